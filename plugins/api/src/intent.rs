@@ -1,0 +1,18 @@
+use crate::Need;
+
+/// What a request asks for, as its kind reads it.
+#[derive(Clone, Debug)]
+pub enum Intent {
+    /// The head does not say enough: call `classify` again with the body.
+    NeedBody {
+        /// The largest body worth reading for this, in bytes; a longer one is refused with 413.
+        max: u64,
+    },
+    /// Send it to the endpoint that the service's policy picks for this need.
+    Forward(Need),
+    /// The kind answers itself, by `Service::answer`.
+    Own {
+        /// The largest body it will take, in bytes; a longer one is refused with 413.
+        max: u64,
+    },
+}

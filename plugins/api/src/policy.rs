@@ -1,0 +1,102 @@
+use crate::{Ask, Need, NodeFacts};
+use bytes::Bytes;
+use http::HeaderValue;
+use rand::Rng;
+
+/// Names an endpoint for as long as the gateway runs; a reload does not change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(pub u32);
+
+/// The source of chance a policy is given, so that a test can give it a seeded one.
+pub trait Draw {
+    /// A number below `bound`; 0 when the bound is 0.
+    fn below(&mut self, bound: usize) -> usize;
+}
+
+impl<R: Rng> Draw for R {
+    fn below(&mut self, bound: usize) -> usize {
+        // The bias of a remainder over 64 bits is far below anything a pool could show.
+        (self.next_u64() % bound.max(1) as u64) as usize
+    }
+}
+
+/// An endpoint that could serve a need: in the pool, well, not drained, fit by its facts.
+///
+/// One without room is among them, so that a policy may prefer waiting for it to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Which endpoint.
+    pub id: EndpointId,
+    /// `node/endpoint`.
+    pub name: &'a str,
+    /// [`hash`] of the name: the same in every process and after every restart.
+    pub hash: u64,
+    /// Its weight in this pool, 1.. .
+    pub weight: u32,
+    /// How many requests it works on at once.
+    pub slots: u32,
+    /// How many of them are taken: at work or cooling, by any service.
+    pub used: u32,
+    /// How many requests that take no slot it has now.
+    pub passing: u32,
+    /// The node it stands on.
+    pub node: &'a NodeFacts,
+}
+
+impl Candidate<'_> {
+    /// Whether the need's slots are free.
+    pub fn has_room(&self, need: &Need) -> bool {
+        self.used.saturating_add(need.slots) <= self.slots || need.slots == 0
+    }
+
+    /// Slots used per slot and weight: what `least_loaded` compares.
+    ///
+    /// Units: share of the endpoint's capacity in use, divided by its weight; 0.0 is idle.
+    pub fn load(&self) -> f64 {
+        let slots = f64::from(self.slots.max(1));
+        (f64::from(self.used) / slots) / f64::from(self.weight.max(1))
+    }
+}
+
+/// What ties a request to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Nothing.
+    None,
+    /// The head does not say: ask again with the body.
+    NeedBody,
+    /// Requests with the same number belong together.
+    Of(u64),
+}
+
+/// Chooses among candidates: the upstream-selection hook.
+///
+/// It is called under the gateway's one lock, so it does no IO and does not block. `pick` may be
+/// called again for the same need when a slot comes free.
+pub trait Policy: Send + Sync + 'static {
+    /// Chooses an index into `among`, or `None` to wait.
+    ///
+    /// An endpoint without room may be named: the request then waits for that one.
+    fn pick(&self, need: &Need, among: &[Candidate<'_>], draw: &mut dyn Draw) -> Option<usize>;
+
+    /// What ties this request to a node. Called with the head; after [`Key::NeedBody`], once more with the body.
+    fn key(&self, _ask: &Ask<'_>, _body: Option<&Bytes>) -> Key {
+        Key::None
+    }
+
+    /// A `Set-Cookie` by which the client's next request finds its way back to `chosen`.
+    fn remember(&self, _ask: &Ask<'_>, _chosen: &Candidate<'_>) -> Option<HeaderValue> {
+        None
+    }
+}
+
+/// A 64-bit hash that is the same everywhere and for ever (FNV-1a with a final mix): for keys and names, not for secrets.
+pub fn hash(bytes: &[u8]) -> u64 {
+    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    // FNV's high bits move little on short input; the finaliser of MurmurHash3 spreads them.
+    let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    mixed ^ (mixed >> 33)
+}

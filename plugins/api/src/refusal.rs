@@ -1,0 +1,103 @@
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Why the gateway does not serve a request. Which status it gets is the edge's to say; its shape is the kind's.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The request makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// No key, or one that nobody has.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// Nothing is served under this host and path.
+    #[error("nothing is served here: {0}")]
+    NotFound(String),
+    /// The body is larger than this route takes.
+    #[error("the body is larger than {max} bytes")]
+    BodyTooLarge {
+        /// The bound, in bytes.
+        max: u64,
+    },
+    /// As many wait as may.
+    #[error("the queue of service `{service}` is full: {waiting} are waiting")]
+    QueueFull {
+        /// The service's name.
+        service: String,
+        /// How many wait.
+        waiting: usize,
+        /// When a place may be free.
+        retry_after: Duration,
+    },
+    /// It waited as long as it may.
+    #[error("no node of service `{service}` came free within {} s", .waited.as_secs())]
+    WaitedTooLong {
+        /// The service's name.
+        service: String,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// No node of the pool could ever serve it.
+    #[error("no node of service `{service}` can serve this: {why}")]
+    NoFit {
+        /// The service's name.
+        service: String,
+        /// What the nearest miss lacks.
+        why: String,
+    },
+    /// The node broke off and it was not safe, or no longer allowed, to try another.
+    #[error("{0}")]
+    NodeFailed(String),
+    /// A node did not answer in time.
+    #[error("{0}")]
+    NodeTimeout(String),
+    /// The gateway is going down, or has no world to serve yet.
+    #[error("the gateway is shutting down")]
+    ShuttingDown,
+    /// The gateway holds as much as it may.
+    #[error("{0}")]
+    Overloaded(String),
+    /// A fault of the gateway or of a plugin.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Refusal {
+    /// A word for programs: stable, in answers, logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::BadRequest(_) => "bad_request",
+            Refusal::Unauthorized(_) => "unauthorized",
+            Refusal::NotFound(_) => "not_found",
+            Refusal::BodyTooLarge { .. } => "body_too_large",
+            Refusal::QueueFull { .. } => "queue_full",
+            Refusal::WaitedTooLong { .. } => "waited_too_long",
+            Refusal::NoFit { .. } => "no_fit",
+            Refusal::NodeFailed(_) => "node_failed",
+            Refusal::NodeTimeout(_) => "node_timeout",
+            Refusal::ShuttingDown => "shutting_down",
+            Refusal::Overloaded(_) => "overloaded",
+            Refusal::Internal(_) => "internal",
+        }
+    }
+}
+
+/// The body of a refusal, in the form that a kind's clients understand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// Its `Content-Type`.
+    pub content_type: &'static str,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+impl Shape {
+    /// `{"error":{"code":…,"message":…}}`: the gateway's own form.
+    pub fn plain(why: &Refusal) -> Self {
+        let body = serde_json::json!({"error": {"code": why.code(), "message": why.to_string()}});
+        Shape {
+            content_type: "application/json",
+            body: body.to_string().into(),
+        }
+    }
+}

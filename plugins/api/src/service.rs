@@ -1,0 +1,95 @@
+use crate::{
+    Ask, Caller, EndpointId, Intent, Need, NodeClient, NodeError, NodeFacts, ProbeError, Refusal,
+    Shape, Vitals,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, Request, Response, StatusCode};
+use std::any::Any;
+use std::sync::Arc;
+
+/// What the gateway asks of a kind: it knows one API, and never sees a socket or chooses a node.
+///
+/// A panic in any of these fails the one request (or probe), not the gateway.
+#[async_trait]
+pub trait Service: Any + Send + Sync {
+    /// What is this request? Pure. Called with the head; after [`Intent::NeedBody`], once more with the body.
+    fn classify(&self, ask: &Ask<'_>, body: Option<&Bytes>) -> Result<Intent, Refusal>;
+
+    /// Is this node well? The health-check hook, called at the service's `health.interval`.
+    async fn probe(&self, node: &dyn NodeClient) -> Result<Vitals, ProbeError>;
+
+    /// A refusal in this API's own shape. The status is not the kind's to choose.
+    fn refuse(&self, _ask: &Ask<'_>, why: &Refusal) -> Shape {
+        Shape::plain(why)
+    }
+
+    /// Answers a request that `classify` called [`Intent::Own`].
+    async fn answer(
+        &self,
+        request: Request<Bytes>,
+        _caller: &Caller,
+        _host: &dyn Host,
+    ) -> Result<Response<Bytes>, Refusal> {
+        Err(Refusal::NotFound(request.uri().path().to_owned()))
+    }
+
+    /// A forwarded answer going by, byte for byte; `notes` live as long as the request.
+    fn observe(&self, _need: &Need, _seen: Seen<'_>, _notes: &mut Extensions) {}
+
+    /// A request was broken off (its client left, its time was over): tells the node to stop working on it.
+    ///
+    /// Until this says [`Stopped::Idle`], a probe says so, or the service's `cool_down` has passed, the slot stays taken.
+    async fn stop(&self, _need: &Need, _node: &dyn NodeClient) -> Result<Stopped, NodeError> {
+        Ok(Stopped::Unknown)
+    }
+}
+
+/// A piece of a forwarded answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// Its head.
+    Head(StatusCode, &'a HeaderMap),
+    /// A chunk of its body.
+    Bytes(&'a [u8]),
+    /// Its end; not seen when it broke.
+    End,
+}
+
+/// What `Service::stop` achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The node no longer works on it.
+    Idle,
+    /// Nobody can say.
+    Unknown,
+}
+
+/// An endpoint as the outside may see it.
+#[derive(Clone, Debug)]
+pub struct EndpointView {
+    /// Which endpoint.
+    pub id: EndpointId,
+    /// `node/endpoint`.
+    pub name: Arc<str>,
+    /// The node it stands on.
+    pub node: Arc<NodeFacts>,
+    /// Whether it gets requests: well, not drained, not removed.
+    pub usable: bool,
+    /// How many requests it works on at once.
+    pub slots: u32,
+    /// How many of them are taken.
+    pub used: u32,
+    /// What its last good probe said.
+    pub vitals: Arc<Vitals>,
+}
+
+/// What a kind may use of the gateway, for the service it answers for.
+#[async_trait]
+pub trait Host: Send + Sync {
+    /// The endpoints of the service's pool.
+    fn endpoints(&self) -> Vec<EndpointView>;
+
+    /// A client for one of them; `None` when it has left.
+    fn client(&self, endpoint: EndpointId) -> Option<Arc<dyn NodeClient>>;
+}

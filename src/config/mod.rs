@@ -1,0 +1,3 @@
+//! What was asked for: file → load → check → plan → diff.
+
+pub mod plan;

@@ -1,0 +1,3 @@
+//! tabane makes many GPU servers look like one. ARCHITECTURE.md is the map.
+
+pub mod config;
