@@ -1,3 +1,16 @@
-//! tabane makes many GPU servers look like one. ARCHITECTURE.md is the map.
+//! tabane makes many GPU servers look like one. ARCHITECTURE.md is the map of this house.
 
+pub mod access;
+pub mod admin;
+pub mod app;
+mod cli;
 pub mod config;
+pub mod dispatch;
+pub mod edge;
+pub mod fleet;
+pub mod reload;
+pub mod schedule;
+pub mod store;
+pub mod telemetry;
+
+pub use app::{App, Gateway, Source, app};

@@ -79,13 +79,20 @@ pub trait Policy: Send + Sync + 'static {
     /// An endpoint without room may be named: the request then waits for that one.
     fn pick(&self, need: &Need, among: &[Candidate<'_>], draw: &mut dyn Draw) -> Option<usize>;
 
+    /// What `pick` would choose, for whoever asks why: a policy that takes turns must not take one here.
+    fn preview(&self, need: &Need, among: &[Candidate<'_>], draw: &mut dyn Draw) -> Option<usize> {
+        self.pick(need, among, draw)
+    }
+
     /// What ties this request to a node. Called with the head; after [`Key::NeedBody`], once more with the body.
     fn key(&self, _ask: &Ask<'_>, _body: Option<&Bytes>) -> Key {
         Key::None
     }
 
-    /// A `Set-Cookie` by which the client's next request finds its way back to `chosen`.
-    fn remember(&self, _ask: &Ask<'_>, _chosen: &Candidate<'_>) -> Option<HeaderValue> {
+    /// A `Set-Cookie` by which the client's next request finds its way back to the endpoint it got.
+    ///
+    /// `hash` is [`hash`] of the endpoint's name.
+    fn remember(&self, _ask: &Ask<'_>, _endpoint: &str, _hash: u64) -> Option<HeaderValue> {
         None
     }
 }

@@ -116,6 +116,16 @@ impl Registry {
         self
     }
 
+    /// Adds everything of another registry.
+    #[must_use]
+    pub fn merge(mut self, other: Registry) -> Self {
+        self.kinds.retain(|entry| other.find_kind(entry.name).is_none());
+        self.kinds.extend(other.kinds);
+        self.policies.retain(|entry| other.find_policy(entry.name).is_none());
+        self.policies.extend(other.policies);
+        self
+    }
+
     /// All kinds, in the order they were added.
     pub fn kinds(&self) -> &[KindEntry] {
         &self.kinds

@@ -85,7 +85,6 @@ pub struct EndpointView {
 }
 
 /// What a kind may use of the gateway, for the service it answers for.
-#[async_trait]
 pub trait Host: Send + Sync {
     /// The endpoints of the service's pool.
     fn endpoints(&self) -> Vec<EndpointView>;

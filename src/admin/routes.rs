@@ -1,0 +1,198 @@
+use super::guard::{error, guard};
+use super::{Means, stream};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::json;
+
+/// The document that describes this API. A test holds it against the routes.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Every path of the admin listener.
+pub(super) fn router(means: Means) -> Router {
+    let api = Router::new()
+        .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/nodes/{name}", get(node))
+        .route("/api/v1/nodes/{name}/drain", post(drain))
+        .route("/api/v1/nodes/{name}/undrain", post(undrain))
+        .route("/api/v1/services", get(services))
+        .route("/api/v1/pools", get(pools))
+        .route("/api/v1/queue", get(queue))
+        .route("/api/v1/config", get(config))
+        .route("/api/v1/explain", get(explain))
+        .route("/api/v1/events", get(stream::events))
+        .route("/api/v1/reload", post(reload))
+        .route("/api/v1/openapi.json", get(openapi))
+        .route("/metrics", get(metrics))
+        .fallback(nothing)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(means.clone(), guard));
+    // Probes of an orchestrator carry no token and learn nothing but yes or no.
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .merge(api)
+        .layer(middleware::from_fn(plain_headers))
+        .with_state(means)
+}
+
+async fn ready(State(means): State<Means>) -> Response {
+    if means.dispatch.is_ready() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: no endpoint is usable, or the gateway is going down\n").into_response()
+    }
+}
+
+async fn metrics(State(means): State<Means>) -> Response {
+    let edge = (means.gauges)();
+    let waiting: Vec<_> = means.dispatch.services().into_iter().map(|service| (service.name, service.waiting)).collect();
+    let text = means.dispatch.metrics().render(&means.dispatch.gauges(), &waiting, edge.connections, edge.held_bytes);
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+async fn nodes(State(means): State<Means>) -> Response {
+    Json(means.dispatch.nodes()).into_response()
+}
+
+async fn node(State(means): State<Means>, Path(name): Path<String>) -> Response {
+    match means.dispatch.nodes().into_iter().find(|node| node.name == name) {
+        Some(node) => Json(node).into_response(),
+        None => no_node(&name),
+    }
+}
+
+async fn drain(State(means): State<Means>, Path(name): Path<String>) -> Response {
+    mark(means, name, true).await
+}
+
+async fn undrain(State(means): State<Means>, Path(name): Path<String>) -> Response {
+    mark(means, name, false).await
+}
+
+async fn mark(means: Means, name: String, on: bool) -> Response {
+    let (dispatch, node) = (means.dispatch.clone(), name.clone());
+    // The mark is on disk before it is answered, and a disk may be slow.
+    match tokio::task::spawn_blocking(move || dispatch.drain(&node, on)).await {
+        Ok(Ok(true)) => match means.dispatch.nodes().into_iter().find(|node| node.name == name) {
+            Some(node) => Json(node).into_response(),
+            None => Json(json!({"name": name})).into_response(),
+        },
+        Ok(Ok(false)) => no_node(&name),
+        Ok(Err(why)) => error(StatusCode::INTERNAL_SERVER_ERROR, "not_kept", &why.to_string()),
+        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the mark could not be set"),
+    }
+}
+
+fn no_node(name: &str) -> Response {
+    error(StatusCode::NOT_FOUND, "no_such_node", &format!("no node is named `{name}`; `GET /api/v1/nodes` lists them"))
+}
+
+async fn services(State(means): State<Means>) -> Response {
+    Json(means.dispatch.services()).into_response()
+}
+
+async fn pools(State(means): State<Means>) -> Response {
+    Json(means.dispatch.pools()).into_response()
+}
+
+async fn queue(State(means): State<Means>) -> Response {
+    Json(means.dispatch.queue()).into_response()
+}
+
+/// What serves: enough to tell two configurations apart, and nothing secret.
+async fn config(State(means): State<Means>) -> Response {
+    let Some(world) = means.dispatch.world() else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "no_config", "no configuration is installed yet");
+    };
+    let plan = &world.plan;
+    let listeners: Vec<_> = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
+    let tenants: Vec<_> = plan.tenants.iter().map(|tenant| json!({"name": tenant.name, "weight": tenant.weight})).collect();
+    Json(json!({
+        "generation": world.generation,
+        "hash": plan.hash,
+        "listeners": listeners,
+        "nodes": plan.nodes.len(),
+        "endpoints": plan.endpoints.len(),
+        "services": plan.services.iter().map(|service| &service.name).collect::<Vec<_>>(),
+        "tenants": tenants,
+    }))
+    .into_response()
+}
+
+#[derive(Deserialize)]
+struct ExplainQuery {
+    service: String,
+    #[serde(default = "root")]
+    path: String,
+}
+
+fn root() -> String {
+    "/".into()
+}
+
+async fn explain(State(means): State<Means>, query: Result<Query<ExplainQuery>, axum::extract::rejection::QueryRejection>) -> Response {
+    let Ok(Query(query)) = query else {
+        return error(StatusCode::BAD_REQUEST, "bad_request", "say which service: `/api/v1/explain?service=NAME&path=/…`");
+    };
+    match means.dispatch.explain(&query.service, &query.path) {
+        Some(explanation) => Json(explanation).into_response(),
+        None => error(StatusCode::NOT_FOUND, "no_such_service", &format!("no service is named `{}`; `GET /api/v1/services` lists them", query.service)),
+    }
+}
+
+async fn reload(State(means): State<Means>) -> Response {
+    match (means.reload)().await {
+        Ok(applied) => Json(applied).into_response(),
+        Err(problems) => {
+            let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            let message = "the configuration has problems; the old one stays";
+            let body = json!({"error": {"code": "bad_config", "message": message}, "problems": text});
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response()
+        }
+    }
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn nothing() -> Response {
+    error(StatusCode::NOT_FOUND, "not_found", "nothing is here; `GET /api/v1/openapi.json` lists what is")
+}
+
+async fn wrong_method() -> Response {
+    error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method; see `/api/v1/openapi.json`")
+}
+
+/// Answers are neither kept by caches nor sniffed by browsers.
+async fn plain_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, axum::http::HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OPENAPI;
+
+    #[test]
+    fn the_document_describes_every_route_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let mut described: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        // Composed so that this line is not itself found in the source.
+        let marker = concat!(".route(", "\"");
+        let mut routed: Vec<&str> =
+            include_str!("routes.rs").split(marker).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        described.sort_unstable();
+        routed.sort_unstable();
+        assert!(routed.len() > 10);
+        assert_eq!(described, routed);
+    }
+}

@@ -1,0 +1,284 @@
+//! The way of one request: who and where, what it asks for, and the lease it gets or waits for.
+
+use super::room::lacks;
+use super::world::{ListenerKey, LiveService};
+use super::{Dispatch, Lease, Shared, Waiter, now};
+use crate::access::Identity;
+use crate::config::plan::{Priority, RouteOptions};
+use crate::schedule::{self, QueueLimits, Ticket, TicketId};
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tabane_api::{Ask, Caller, EndpointId, EndpointView, Host, Intent, Key, Need, NodeClient, Refusal, Seen, Shape, Urgency};
+use tokio::sync::oneshot;
+
+/// One request under way: the service of the world it began with, who asks, and what it needs.
+pub struct Journey {
+    /// The service it is for.
+    pub service: Arc<LiveService>,
+    /// What its route does differently.
+    pub options: RouteOptions,
+    /// Who asks.
+    pub caller: Caller,
+    /// The header that carried the tenant's key: not the node's business.
+    pub key_header: Option<HeaderName>,
+    /// What it needs; a placeholder until [`Journey::classify`] said.
+    need: Need,
+    /// Endpoints that failed it.
+    excluded: Vec<EndpointId>,
+    arrived: Instant,
+}
+
+/// What comes next for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The body has to be read first, up to so many bytes; then classify again.
+    ReadBody {
+        /// The largest body that is worth reading.
+        max: u64,
+    },
+    /// It wants a lease.
+    Lease,
+    /// Its kind answers, given the body.
+    Answer {
+        /// The largest body the kind takes.
+        max: u64,
+    },
+}
+
+// === impl Dispatch ===
+
+impl Dispatch {
+    /// Finds out who asks and for which service: the one time a request reads the world.
+    ///
+    /// Errors: with the service, where it is known, so that the refusal can take its shape.
+    pub fn enter(&self, listener: &ListenerKey, host: &str, path: &str, headers: &HeaderMap, from: IpAddr) -> Result<Journey, (Refusal, Option<Arc<LiveService>>)> {
+        if self.0.closing.load(Ordering::Acquire) {
+            return Err((Refusal::ShuttingDown, None));
+        }
+        let world = self.world().ok_or((Refusal::ShuttingDown, None))?;
+        // Who, before where: one without a key does not learn which paths are served.
+        let identity = world.access.identify(headers, from, listener.address.ip().is_loopback());
+        let (service, options) = match (world.route(listener, host, path), &identity) {
+            (Ok(found), _) => found,
+            (Err(_), Err(refusal)) => return Err((refusal.clone(), None)),
+            (Err(refusal), Ok(_)) => return Err((refusal, None)),
+        };
+        let Identity { caller, matched, .. } = match identity {
+            Ok(identity) => identity,
+            Err(refusal) => return Err((refusal, Some(service))),
+        };
+        Ok(Journey { need: Need::of_class(""), excluded: Vec::new(), arrived: now(), service, options, caller, key_header: matched })
+    }
+
+    /// Gets slots on an endpoint, at once or after waiting. Dropping the future gives the place up.
+    ///
+    /// Errors: `QueueFull`, `WaitedTooLong`, `NoFit`, `ShuttingDown`.
+    pub async fn lease(&self, journey: &Journey) -> Result<Lease, Refusal> {
+        let shared = &self.0;
+        let id = TicketId(shared.tickets.fetch_add(1, Ordering::Relaxed));
+        let queue = journey.service.plan.queue;
+        let ticket = Ticket {
+            id,
+            service: journey.service.plan.name.clone(),
+            pool: journey.service.pool,
+            need: journey.need.clone(),
+            policy: journey.service.policy.clone(),
+            excluded: journey.excluded.clone(),
+            arrived: journey.arrived,
+            queue: QueueLimits { max: queue.max, max_wait: queue.max_wait },
+        };
+        let verdict = shared.turn(|core, now, out| {
+            let members = core.pools.members(ticket.pool);
+            let mut nodes = members.iter().filter_map(|(id, _)| core.fleet.get(*id)).map(|e| lacks(&ticket.need, e.node())).peekable();
+            if nodes.peek().is_some() && nodes.all(|lack| lack.is_some()) {
+                let why = members.iter().filter_map(|(id, _)| core.fleet.get(*id)).find_map(|e| lacks(&ticket.need, e.node()));
+                return Err(Refusal::NoFit { service: ticket.service.to_string(), why: why.unwrap_or_default() });
+            }
+            let own = core.schedule(schedule::Event::Arrived(ticket), now, out).into_iter().next();
+            match own {
+                Some(action) => core.verdict(&action).map(Ok),
+                None => {
+                    let (tell, told) = oneshot::channel();
+                    core.waiters.insert(id, Waiter { tell, service: journey.service.clone(), need: journey.need.clone() });
+                    Ok(Err(told))
+                }
+            }
+        })?;
+        let told = match verdict {
+            Ok(upstream) => return Ok(Lease::new(shared.clone(), upstream, journey.service.clone(), journey.need.clone())),
+            Err(told) => told,
+        };
+        let _place = Place { shared, id };
+        // A second attempt keeps its place and its deadline.
+        let deadline = journey.arrived + queue.max_wait;
+        tokio::select! {
+            verdict = told => verdict.unwrap_or(Err(Refusal::ShuttingDown)),
+            () = tokio::time::sleep_until(deadline.into()) => {
+                Err(Refusal::WaitedTooLong { service: journey.service.plan.name.to_string(), waited: now() - journey.arrived })
+            }
+        }
+    }
+}
+
+/// A place in the queue, given up when it is dropped.
+struct Place<'a> {
+    shared: &'a Arc<Shared>,
+    id: TicketId,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.turn(|core, now, out| {
+            // Whoever was granted is no longer waiting; leaving twice is nothing.
+            if core.waiters.remove(&self.id).is_some() {
+                core.schedule(schedule::Event::Left(self.id), now, out);
+            }
+        });
+    }
+}
+
+// === impl Journey ===
+
+impl Journey {
+    /// Reads what the request asks for: its kind's word first, then the route's, then what ties it to a node.
+    ///
+    /// Errors: the kind's refusal, or `Internal` when the kind or policy panicked.
+    pub fn classify(&mut self, ask: &Ask<'_>, body: Option<&Bytes>) -> Result<Step, Refusal> {
+        let mut need = match guarded(&self.service.plan.name, || self.service.kind.classify(ask, body))?? {
+            Intent::NeedBody { .. } if body.is_some() => {
+                return Err(Refusal::Internal(format!("the kind of service `{}` asked for the body twice", self.service.plan.name)));
+            }
+            Intent::NeedBody { max } => return Ok(Step::ReadBody { max }),
+            Intent::Own { max } => return Ok(Step::Answer { max }),
+            Intent::Forward(need) => need,
+        };
+        if let Some(slots) = self.options.slots {
+            need.slots = slots;
+        }
+        need.urgency = match self.options.priority.unwrap_or(self.service.plan.priority) {
+            Priority::Fixed(urgency) => urgency,
+            Priority::Header => ask.header("priority").and_then(urgency).unwrap_or_default(),
+        };
+        need.key = match guarded(&self.service.plan.name, || self.service.policy.key(ask, body))? {
+            Key::None => None,
+            Key::Of(key) => Some(key),
+            Key::NeedBody if body.is_some() => None,
+            // What it is tied to may stand in the body; one too long to be held is not tied.
+            Key::NeedBody => return Ok(Step::ReadBody { max: u64::MAX }),
+        };
+        self.need = need;
+        Ok(Step::Lease)
+    }
+
+    /// What it needs.
+    pub fn need(&self) -> &Need {
+        &self.need
+    }
+
+    /// Takes no slot from here on: it is a socket, or something as idle.
+    pub fn without_slot(&mut self) {
+        self.need.slots = 0;
+    }
+
+    /// This endpoint failed it: the next attempt goes elsewhere if there is an elsewhere.
+    pub fn exclude(&mut self, endpoint: EndpointId) {
+        if !self.excluded.contains(&endpoint) {
+            self.excluded.push(endpoint);
+        }
+    }
+
+    /// When it came.
+    pub fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// How long ago it came.
+    pub fn age(&self) -> Duration {
+        now() - self.arrived
+    }
+
+    /// A refusal in its kind's shape; the gateway's own when the kind panics over it.
+    pub fn refuse(service: Option<&LiveService>, ask: &Ask<'_>, why: &Refusal) -> Shape {
+        let shaped = service.map(|service| guarded(&service.plan.name, || service.kind.refuse(ask, why)));
+        match shaped {
+            Some(Ok(shape)) => shape,
+            _ => Shape::plain(why),
+        }
+    }
+
+    /// Lets the kind see a piece of the answer. A kind that panics over it is not shown the rest of it.
+    pub fn observe(&self, seen: Seen<'_>, notes: &mut http::Extensions) {
+        #[derive(Clone)]
+        struct Blind;
+        if notes.get::<Blind>().is_none() && guarded(&self.service.plan.name, || self.service.kind.observe(&self.need, seen, notes)).is_err() {
+            notes.insert(Blind);
+        }
+    }
+
+    /// A `Set-Cookie` by which the client's next request finds its way back.
+    pub fn remember(&self, ask: &Ask<'_>, lease: &Lease) -> Option<HeaderValue> {
+        let upstream = lease.upstream();
+        guarded(&self.service.plan.name, || self.service.policy.remember(ask, &upstream.name, upstream.hash)).ok()?
+    }
+
+    /// Has the kind answer. Errors: the kind's refusal, or `Internal` when it panicked.
+    pub async fn answer(&self, dispatch: &Dispatch, request: Request<Bytes>) -> Result<Response<Bytes>, Refusal> {
+        let host = KindHost { shared: dispatch.0.clone(), service: self.service.clone() };
+        let answer = AssertUnwindSafe(self.service.kind.answer(request, &self.caller, &host)).catch_unwind().await;
+        answer.unwrap_or_else(|_| Err(panicked(&self.service.plan.name)))
+    }
+}
+
+/// Runs a plugin's code; its panic fails this one request.
+fn guarded<T>(service: &str, run: impl FnOnce() -> T) -> Result<T, Refusal> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| panicked(service))
+}
+
+fn panicked(service: &str) -> Refusal {
+    tracing::error!(service, "the kind or policy of this service panicked; this request fails, the gateway goes on");
+    Refusal::Internal(format!("the kind or policy of service `{service}` failed on this request"))
+}
+
+/// The urgency in a `Priority` header (RFC 9218, 4.1: a structured-field dictionary; `u=0` to `u=7`).
+fn urgency(header: &str) -> Option<Urgency> {
+    let value = header.split(',').filter_map(|member| member.trim().strip_prefix("u=")).next_back()?;
+    let digit = value.split(';').next()?.trim().parse::<u8>().ok()?;
+    (digit <= 7).then(|| Urgency::new(digit))
+}
+
+/// What a kind may use of the gateway, for its service.
+struct KindHost {
+    shared: Arc<Shared>,
+    service: Arc<LiveService>,
+}
+
+impl Host for KindHost {
+    fn endpoints(&self) -> Vec<EndpointView> {
+        let core = self.shared.core.lock();
+        let members = core.pools.members(self.service.pool).iter();
+        members.filter_map(|(id, _)| core.fleet.get(*id)).map(|endpoint| endpoint.view()).collect()
+    }
+
+    fn client(&self, endpoint: EndpointId) -> Option<Arc<dyn NodeClient>> {
+        let upstream = self.shared.core.lock().upstreams.get(&endpoint).cloned()?;
+        Some(self.shared.means.clients.client(&upstream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_priority_header_is_read_as_rfc_9218_says() {
+        for (header, wants) in [("u=1", Some(1)), ("i, u=5", Some(5)), ("u=2, u=6;x=1", Some(6)), ("u=8", None), ("i", None), ("", None), ("u=x", None)] {
+            assert_eq!(urgency(header).map(Urgency::value), wants, "{header}");
+        }
+    }
+}

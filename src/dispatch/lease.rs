@@ -1,0 +1,97 @@
+use super::Shared;
+use super::upstream::Upstream;
+use super::world::LiveService;
+use crate::fleet::End;
+use std::sync::Arc;
+use tabane_api::Need;
+use tokio::sync::watch;
+
+/// Slots held on an endpoint. They are given back when it is dropped, whatever happened.
+///
+/// One that was not told how the work ended counts as broken off: its slots cool.
+pub struct Lease {
+    shared: Arc<Shared>,
+    upstream: Arc<Upstream>,
+    service: Arc<LiveService>,
+    need: Need,
+    revocation: Revocation,
+    began: bool,
+    end: Option<End>,
+}
+
+// === impl Lease ===
+
+impl Lease {
+    pub(super) fn new(shared: Arc<Shared>, upstream: Arc<Upstream>, service: Arc<LiveService>, need: Need) -> Self {
+        let count = upstream.revocation();
+        let at_grant = *count.borrow();
+        Lease { shared, upstream, service, need, revocation: Revocation { count, at_grant }, began: false, end: None }
+    }
+
+    /// Where the work goes.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// What it was granted for.
+    pub fn need(&self) -> &Need {
+        &self.need
+    }
+
+    /// The first byte of the node's answer came.
+    pub fn answered(&mut self) {
+        if !self.began {
+            self.began = true;
+            self.shared.answered(self.upstream.id);
+        }
+    }
+
+    /// Whether the first byte of the node's answer came.
+    pub fn began(&self) -> bool {
+        self.began
+    }
+
+    /// Gives the slots back, and says how the work ended.
+    pub fn end(mut self, end: End) {
+        self.end = Some(end);
+    }
+
+    /// A watch that resolves when the endpoint must be let go of: it is frozen, or it left and its time to drain is over.
+    pub fn revocation(&self) -> Revocation {
+        self.revocation.clone()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let end = self.end.take().unwrap_or(End::Aborted { began: self.began });
+        let aborted = matches!(end, End::Aborted { .. });
+        self.shared.ended(self.upstream.id, &self.need, end, self.service.plan.cool_down);
+        if aborted && self.need.slots > 0 {
+            self.shared.stop_on_node(&self.upstream, &self.service, &self.need);
+        }
+    }
+}
+
+/// Resolves when a lease's endpoint must be let go of.
+#[derive(Clone, Debug)]
+pub struct Revocation {
+    count: watch::Receiver<u64>,
+    at_grant: u64,
+}
+
+impl Revocation {
+    /// Waits for it; for ever when it does not come.
+    pub async fn wait(&mut self) {
+        let at_grant = self.at_grant;
+        if self.count.wait_for(|count| *count != at_grant).await.is_err() {
+            // The lease holds the upstream and so the sender; without it nobody is left to revoke.
+            std::future::pending().await
+        }
+    }
+
+    /// Whether it came.
+    pub fn came(&self) -> bool {
+        *self.count.borrow() != self.at_grant
+    }
+}

@@ -1,0 +1,437 @@
+//! One request's journey from head to outcome, and the World it sees.
+//!
+//! Fleet (who can work) and schedule (who waits, who is next) do no IO and do not know each other; they
+//! meet here, under one short mutex. `apply` runs on the caller's thread; only a ticket that has to wait
+//! uses a channel. What an `apply` asks for (wake a ticket, end leases, tell the operator) is done after
+//! the lock is open again, because a lease that finds nobody waiting takes the lock once more to go back.
+
+mod journey;
+mod lease;
+mod pools;
+mod room;
+mod route;
+mod upstream;
+mod view;
+mod world;
+
+pub use journey::{Journey, Step};
+pub use lease::{Lease, Revocation};
+pub use route::normalise;
+pub use upstream::Upstream;
+pub use view::{CandidateView, Explanation, NodeView, PoolView, ServiceView};
+pub use world::{ListenerKey, LiveService, World, listener_keys};
+
+use crate::config::plan::Plan;
+use crate::fleet::{self, End, Fleet};
+use crate::schedule::{self, Schedule, TicketId};
+use crate::store::{Marks, StoreError};
+use crate::telemetry::{Event, Events, Metrics};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pools::Pools;
+use room::FleetRoom;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tabane_api::{EndpointId, Need, NodeClient, ProbeError, Refusal, Stopped, Vitals};
+use tokio::sync::{Notify, oneshot, watch};
+
+/// The gateway's middle: a handle, cheap to clone.
+#[derive(Clone)]
+pub struct Dispatch(Arc<Shared>);
+
+/// Makes the clients by which kinds talk to nodes. The edge has one; dispatch does no IO of its own.
+pub trait Clients: Send + Sync + 'static {
+    /// A client for this endpoint.
+    fn client(&self, upstream: &Arc<Upstream>) -> Arc<dyn NodeClient>;
+}
+
+/// What dispatch is given to work with.
+pub struct Means {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is told.
+    pub events: Events,
+    /// Which nodes an operator drained.
+    pub marks: Marks,
+    /// How kinds talk to nodes.
+    pub clients: Arc<dyn Clients>,
+}
+
+struct Shared {
+    core: Mutex<Core>,
+    /// Empty until the first plan is installed.
+    world: ArcSwap<Option<Arc<World>>>,
+    means: Means,
+    tickets: AtomicU64,
+    /// Set when no new work is taken.
+    closing: AtomicBool,
+    /// Rung when the next due time may have changed.
+    due: Notify,
+    /// Counts what the prober has to look at: endpoints that came, went or moved.
+    membership: watch::Sender<u64>,
+}
+
+struct Core {
+    fleet: Fleet,
+    schedule: Schedule,
+    pools: Pools,
+    upstreams: HashMap<EndpointId, Arc<Upstream>>,
+    waiters: HashMap<TicketId, Waiter>,
+}
+
+/// Someone whose ticket waits.
+struct Waiter {
+    tell: oneshot::Sender<Result<Lease, Refusal>>,
+    service: Arc<LiveService>,
+    need: Need,
+}
+
+/// What is left to do when the lock is open again.
+#[derive(Default)]
+struct Outbox {
+    fleet: Vec<fleet::Action>,
+    verdicts: Vec<(Waiter, Result<Arc<Upstream>, Refusal>)>,
+}
+
+// === impl Dispatch ===
+
+impl Dispatch {
+    /// A gateway without a world: it refuses everything until [`Dispatch::install`].
+    pub fn new(means: Means) -> Self {
+        let mut fleet = Fleet::new();
+        for node in means.marks.all() {
+            fleet.apply(fleet::Event::Drain { node: node.as_str().into(), on: true }, now());
+        }
+        Dispatch(Arc::new(Shared {
+            core: Mutex::new(Core {
+                fleet,
+                schedule: Schedule::new(Box::new(StdRng::from_rng(&mut rand::rng()))),
+                pools: Pools::default(),
+                upstreams: HashMap::new(),
+                waiters: HashMap::new(),
+            }),
+            world: ArcSwap::from_pointee(None),
+            means,
+            tickets: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            due: Notify::new(),
+            membership: watch::channel(0).0,
+        }))
+    }
+
+    /// Puts a checked plan to work: one swap. Endpoints that did not change keep leases, health and drain
+    /// mark; those that left drain; whoever waits sees the new ones at once.
+    ///
+    /// Errors: what a kind or policy has against its block; the old world then stays.
+    pub fn install(&self, plan: Plan) -> Result<Arc<World>, Vec<String>> {
+        let shared = &self.0;
+        let prior = self.world();
+        let world = {
+            let mut core = shared.core.lock();
+            World::build(plan, prior.as_deref(), &mut core.pools, &shared.means.metrics)?
+        };
+        let world = Arc::new(world);
+        shared.turn(|core, now, out| {
+            core.apply(fleet::Event::Plan(specs(&world.plan)), now, out);
+            core.place_members(&world);
+            // New pools may have room for those who wait, whether or not an endpoint changed.
+            core.match_waiting(now, out);
+            shared.world.store(Arc::new(Some(world.clone())));
+        });
+        shared.membership.send_modify(|count| *count += 1);
+        for gone in prior.iter().flat_map(|prior| &prior.services) {
+            if world.service(&gone.plan.name).is_none() {
+                shared.means.metrics.forget_service(&gone.plan.name);
+            }
+        }
+        Ok(world)
+    }
+
+    /// The world of now; `None` before the first plan.
+    pub fn world(&self) -> Option<Arc<World>> {
+        Option::clone(&self.0.world.load())
+    }
+
+    /// Takes no new work from now on: the gateway is going down.
+    pub fn close(&self) {
+        self.0.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether new work is taken and some pool could take it.
+    pub fn is_ready(&self) -> bool {
+        if self.0.closing.load(Ordering::Acquire) || self.world().is_none() {
+            return false;
+        }
+        let core = self.0.core.lock();
+        core.fleet.all().any(|endpoint| core.fleet.usable(endpoint.id()))
+    }
+
+    /// How many leases are out: at work or passing.
+    pub fn at_work(&self) -> usize {
+        let core = self.0.core.lock();
+        core.fleet.all().map(|endpoint| (endpoint.at_work() + endpoint.passing()) as usize).sum()
+    }
+
+    /// Sets or lifts an operator's drain mark; it is kept over reload and restart.
+    ///
+    /// `false`: no node of the plan has this name (a mark of one that has left can still be lifted).
+    ///
+    /// Errors: the mark could not be kept; nothing changed.
+    pub fn drain(&self, node: &str, on: bool) -> Result<bool, StoreError> {
+        let known = self.world().is_some_and(|world| world.plan.nodes.iter().any(|n| &*n.facts.name == node));
+        if !known && (on || !self.0.means.marks.all().contains(node)) {
+            return Ok(false);
+        }
+        self.0.means.marks.set(node, on)?;
+        self.0.turn(|core, now, out| core.apply(fleet::Event::Drain { node: node.into(), on }, now, out));
+        self.0.means.events.send(if on { Event::NodeDrained { node: node.into() } } else { Event::NodeUndrained { node: node.into() } });
+        Ok(true)
+    }
+
+    /// What a probe that began at `started` said.
+    pub fn probed(&self, endpoint: EndpointId, started: Instant, outcome: Result<Vitals, ProbeError>) {
+        self.0.turn(|core, now, out| core.apply(fleet::Event::Probed { endpoint, started, outcome }, now, out));
+    }
+
+    /// Counts up whenever endpoints came, went or moved.
+    pub fn membership(&self) -> watch::Receiver<u64> {
+        self.0.membership.subscribe()
+    }
+
+    /// Every endpoint that is wanted or still at work, with the service whose kind probes it.
+    pub fn upstreams(&self) -> Vec<(Arc<Upstream>, Option<Arc<LiveService>>)> {
+        let Some(world) = self.world() else { return Vec::new() };
+        let probed_by: HashMap<&str, usize> =
+            world.plan.endpoints.iter().filter_map(|e| Some((&*e.name, e.probed_by?))).collect();
+        let core = self.0.core.lock();
+        let of = |upstream: &Arc<Upstream>| probed_by.get(&*upstream.name).map(|&i| world.services[i].clone());
+        core.upstreams.values().map(|upstream| (upstream.clone(), of(upstream))).collect()
+    }
+
+    /// How long until an endpoint's next probe.
+    pub fn probe_interval(&self, endpoint: EndpointId) -> Duration {
+        self.0.core.lock().fleet.probe_interval(endpoint)
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.means.metrics
+    }
+
+    /// What is told.
+    pub fn events(&self) -> &Events {
+        &self.0.means.events
+    }
+
+    /// Lets time pass for the fleet: cooling ends, ejections end, drain times run out. Runs for ever.
+    pub async fn keep_time(&self) {
+        loop {
+            let due = self.0.core.lock().fleet.next_due();
+            match due {
+                Some(due) => tokio::select! {
+                    () = tokio::time::sleep_until(due.into()) => self.0.turn(|core, now, out| core.apply(fleet::Event::Tick, now, out)),
+                    () = self.0.due.notified() => {}
+                },
+                None => self.0.due.notified().await,
+            }
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Does something under the lock, and what follows from it after.
+    fn turn<T>(self: &Arc<Self>, act: impl FnOnce(&mut Core, Instant, &mut Outbox) -> T) -> T {
+        let mut out = Outbox::default();
+        let (done, due_changed) = {
+            let mut core = self.core.lock();
+            let before = core.fleet.next_due();
+            let done = act(&mut core, now(), &mut out);
+            (done, core.fleet.next_due() != before)
+        };
+        if due_changed {
+            self.due.notify_one();
+        }
+        self.carry_out(out);
+        done
+    }
+
+    fn carry_out(self: &Arc<Self>, out: Outbox) {
+        for (waiter, verdict) in out.verdicts {
+            let verdict = verdict.map(|upstream| Lease::new(self.clone(), upstream, waiter.service, waiter.need));
+            if let Err(Ok(lease)) = waiter.tell.send(verdict) {
+                // Whoever waited left between the grant and now: nothing was sent to the node.
+                lease.end(End::Unused);
+            }
+        }
+        for action in out.fleet {
+            self.tell(action);
+        }
+    }
+
+    fn tell(self: &Arc<Self>, action: fleet::Action) {
+        let name = |id| self.core.lock().upstreams.get(&id).map(|u| u.name.clone()).unwrap_or_default();
+        let events = &self.means.events;
+        match action {
+            fleet::Action::Freed => {}
+            fleet::Action::Up(id) => {
+                let name = name(id);
+                tracing::info!(endpoint = %name, "endpoint is up");
+                events.send(Event::endpoint_up(&name));
+            }
+            fleet::Action::Down(id, why) => {
+                let name = name(id);
+                tracing::warn!(endpoint = %name, %why, "endpoint is down");
+                events.send(Event::endpoint_down(&name, &why.to_string()));
+            }
+            fleet::Action::Ejected(id, length) => {
+                let name = name(id);
+                tracing::warn!(endpoint = %name, for_s = length.as_secs_f64(), "endpoint is ejected: its requests failed in a row");
+                events.send(Event::endpoint_ejected(&name, length));
+            }
+            fleet::Action::Revoke(id, why) => {
+                let upstream = self.core.lock().upstreams.get(&id).cloned();
+                if let Some(upstream) = upstream {
+                    tracing::warn!(endpoint = %upstream.name, %why, "requests on this endpoint are ended");
+                    upstream.revoke();
+                }
+            }
+            fleet::Action::Gone(id) => {
+                let gone = self.core.lock().upstreams.remove(&id);
+                if let Some(upstream) = gone {
+                    tracing::info!(endpoint = %upstream.name, "endpoint is gone");
+                    self.means.metrics.forget_endpoint(&upstream.name);
+                    events.send(Event::endpoint_gone(&upstream.name));
+                    self.membership.send_modify(|count| *count += 1);
+                }
+            }
+        }
+    }
+
+    fn answered(self: &Arc<Self>, endpoint: EndpointId) {
+        self.turn(|core, now, out| core.apply(fleet::Event::Answered { endpoint }, now, out));
+    }
+
+    fn ended(self: &Arc<Self>, endpoint: EndpointId, need: &Need, end: End, cool_down: Duration) {
+        let slots = need.slots;
+        self.turn(|core, now, out| core.apply(fleet::Event::Ended { endpoint, slots, end, cool_down }, now, out));
+    }
+
+    /// Asks the kind to stop what was broken off, in the background: its slots cool meanwhile.
+    fn stop_on_node(self: &Arc<Self>, upstream: &Arc<Upstream>, service: &Arc<LiveService>, need: &Need) {
+        upstream.probe_now();
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (shared, upstream, service, need) = (self.clone(), upstream.clone(), service.clone(), need.clone());
+        runtime.spawn(async move {
+            let client = shared.means.clients.client(&upstream);
+            match service.kind.stop(&need, &*client).await {
+                Ok(Stopped::Idle) => shared.turn(|core, now, out| {
+                    core.apply(fleet::Event::Stopped { endpoint: upstream.id, slots: need.slots }, now, out);
+                }),
+                Ok(Stopped::Unknown) => {}
+                Err(error) => tracing::warn!(endpoint = %upstream.name, %error, "cannot stop a request that was broken off; its slot cools"),
+            }
+        });
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    fn apply(&mut self, event: fleet::Event, now: Instant, out: &mut Outbox) {
+        let actions = self.fleet.apply(event, now);
+        if actions.iter().any(|action| matches!(action, fleet::Action::Freed)) {
+            self.match_waiting(now, out);
+        }
+        out.fleet.extend(actions);
+    }
+
+    fn match_waiting(&mut self, now: Instant, out: &mut Outbox) {
+        if self.schedule.waiting() > 0 {
+            self.schedule(schedule::Event::Freed, now, out);
+        }
+    }
+
+    /// Applies an event and puts the verdicts of those who wait into the outbox; returns those of tickets without a waiter.
+    fn schedule(&mut self, event: schedule::Event, now: Instant, out: &mut Outbox) -> Vec<schedule::Action> {
+        let mut room = FleetRoom { fleet: &mut self.fleet, pools: &self.pools };
+        let mut actions = self.schedule.apply(event, &mut room, now);
+        actions.retain(|action| {
+            let id = match action {
+                schedule::Action::Grant(id, _) | schedule::Action::Refuse(id, _) => id,
+            };
+            let Some(waiter) = self.waiters.remove(id) else { return true };
+            out.verdicts.push((waiter, self.verdict(action)));
+            false
+        });
+        actions
+    }
+
+    fn verdict(&self, action: &schedule::Action) -> Result<Arc<Upstream>, Refusal> {
+        match action {
+            schedule::Action::Refuse(_, why) => Err(why.clone()),
+            schedule::Action::Grant(_, endpoint) => {
+                self.upstreams.get(endpoint).cloned().ok_or_else(|| Refusal::Internal("the endpoint left while it was granted".into()))
+            }
+        }
+    }
+
+    /// Gives every endpoint of the world its upstream, and every pool its members.
+    fn place_members(&mut self, world: &World) {
+        let ids: Vec<Option<EndpointId>> = world.plan.endpoints.iter().map(|e| self.fleet.by_name(&e.name)).collect();
+        for (endpoint, id) in world.plan.endpoints.iter().zip(&ids) {
+            let Some(id) = *id else { continue };
+            let same = self.upstreams.get(&id).is_some_and(|upstream| upstream.target == endpoint.target);
+            if !same {
+                self.upstreams.insert(id, Arc::new(Upstream::new(id, endpoint.name.clone(), endpoint.target.clone())));
+            }
+        }
+        let pools: Vec<_> = world
+            .plan
+            .pools
+            .iter()
+            .map(|pool| {
+                let members = pool.members.iter().filter_map(|m| Some((ids[m.endpoint]?, m.weight))).collect();
+                (self.pools.id(&pool.name), members)
+            })
+            .collect();
+        self.pools.replace(pools);
+    }
+}
+
+/// The fleet's view of a plan.
+fn specs(plan: &Plan) -> Vec<fleet::Spec> {
+    // A removed node may go on for as long as the most patient of the services that use it says.
+    let mut drains = vec![Duration::ZERO; plan.endpoints.len()];
+    for service in &plan.services {
+        for member in &plan.pools[service.pool].members {
+            drains[member.endpoint] = drains[member.endpoint].max(service.drain);
+        }
+    }
+    // An endpoint that no pool holds is nobody's business; `check` has warned of it.
+    plan.endpoints
+        .iter()
+        .zip(drains)
+        .filter_map(|(endpoint, drain)| {
+            Some(fleet::Spec {
+                name: endpoint.name.clone(),
+                node: plan.nodes[endpoint.node].facts.clone(),
+                target: endpoint.target.clone(),
+                slots: endpoint.slots,
+                drained: plan.nodes[endpoint.node].drained,
+                health: plan.services[endpoint.probed_by?].health,
+                drain,
+            })
+        })
+        .collect()
+}
+
+/// Now, on the clock that tests can pause.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,274 @@
+//! What an operator sees: values, copied out under the lock and free of it.
+
+use super::room::lacks;
+use super::{Dispatch, LiveService, World, now};
+use crate::fleet::Endpoint;
+use crate::schedule::WaitingView;
+use crate::telemetry::EndpointGauge;
+use http::{HeaderMap, Method};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tabane_api::{ANONYMOUS, Ask, Caller, Candidate, Need};
+
+/// A node with what is known of its endpoints.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeView {
+    /// The node's name.
+    pub name: String,
+    /// The card's model.
+    pub gpu: String,
+    /// The card's memory, MiB.
+    pub vram_mib: u64,
+    /// USD per hour.
+    pub usd_per_hour: f64,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the file keeps it from new work.
+    pub drained_by_file: bool,
+    /// Whether an operator keeps it from new work.
+    pub drained_by_operator: bool,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointInfo>,
+}
+
+/// An endpoint as it is now.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointInfo {
+    /// `node/endpoint`.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// `unproven`, `up`, `down`, `ejected`, `trial`, `draining` or `leaving`.
+    pub state: &'static str,
+    /// How many requests at once.
+    pub slots: u32,
+    /// Slots taken by requests at work.
+    pub at_work: u32,
+    /// Slots of requests that were broken off and may still be at work on the node.
+    pub cooling: u32,
+    /// Requests that take no slot.
+    pub passing: u32,
+    /// Why its last probe or request failed; empty when nothing did.
+    pub last_error: String,
+    /// The card's free memory by its last probe, MiB.
+    pub vram_free_mib: Option<u64>,
+}
+
+/// A service as it is now.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: String,
+    /// The kind that knows its API.
+    pub kind: &'static str,
+    /// How its nodes are chosen.
+    pub policy: &'static str,
+    /// Its pool.
+    pub pool: String,
+    /// How many wait.
+    pub waiting: usize,
+    /// How many may.
+    pub queue_max: usize,
+    /// How many of its endpoints get requests.
+    pub usable_endpoints: usize,
+}
+
+/// A pool as it is now.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolView {
+    /// Its name.
+    pub name: String,
+    /// Its endpoints with their weights.
+    pub members: Vec<(String, u32)>,
+}
+
+/// Why a request would go where it would go.
+#[derive(Clone, Debug, Serialize)]
+pub struct Explanation {
+    /// The service it is for.
+    pub service: String,
+    /// The policy that chooses.
+    pub policy: &'static str,
+    /// What the kind calls such a request.
+    pub class: String,
+    /// The endpoint it would get now; `None`: it would wait.
+    pub would_pick: Option<String>,
+    /// How many wait before it.
+    pub waiting: usize,
+    /// Every endpoint of the pool.
+    pub candidates: Vec<CandidateView>,
+}
+
+/// One endpoint of a pool, and what speaks for or against it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CandidateView {
+    /// `node/endpoint`.
+    pub endpoint: String,
+    /// As in [`EndpointInfo`].
+    pub state: &'static str,
+    /// Its weight in this pool.
+    pub weight: u32,
+    /// How many requests at once.
+    pub slots: u32,
+    /// Slots taken.
+    pub used: u32,
+    /// Share of its slots in use, divided by its weight.
+    pub load: f64,
+    /// Why it is out of the question; `None` when it is in.
+    pub excluded: Option<String>,
+}
+
+// === impl Dispatch ===
+
+impl Dispatch {
+    /// Every node of the plan, and endpoints that left and are still at work under the node they were on.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let Some(world) = self.world() else { return Vec::new() };
+        let marks = self.0.means.marks.all();
+        let core = self.0.core.lock();
+        let mut nodes: BTreeMap<String, NodeView> = BTreeMap::new();
+        for node in &world.plan.nodes {
+            let name = node.facts.name.to_string();
+            let labels = node.facts.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            nodes.insert(name.clone(), NodeView {
+                drained_by_operator: marks.contains(&name),
+                drained_by_file: node.drained,
+                gpu: node.facts.gpu.to_string(),
+                vram_mib: node.facts.vram_mib,
+                usd_per_hour: node.facts.usd_per_hour,
+                labels,
+                endpoints: Vec::new(),
+                name,
+            });
+        }
+        let mut endpoints: Vec<&Endpoint> = core.fleet.all().collect();
+        endpoints.sort_by(|a, b| a.name().cmp(b.name()));
+        for endpoint in endpoints {
+            let facts = endpoint.node();
+            let node = nodes.entry(facts.name.to_string()).or_insert_with(|| NodeView {
+                name: facts.name.to_string(),
+                gpu: facts.gpu.to_string(),
+                vram_mib: facts.vram_mib,
+                usd_per_hour: facts.usd_per_hour,
+                labels: BTreeMap::new(),
+                drained_by_file: false,
+                drained_by_operator: marks.contains(&*facts.name),
+                endpoints: Vec::new(),
+            });
+            node.endpoints.push(info(endpoint));
+        }
+        nodes.into_values().collect()
+    }
+
+    /// Every service of the plan.
+    pub fn services(&self) -> Vec<ServiceView> {
+        let Some(world) = self.world() else { return Vec::new() };
+        let core = self.0.core.lock();
+        let view = |service: &Arc<LiveService>| ServiceView {
+            name: service.plan.name.to_string(),
+            kind: service.plan.kind.name(),
+            policy: service.plan.policy.name(),
+            pool: world.plan.pools[service.plan.pool].name.to_string(),
+            waiting: core.schedule.waiting_in(&service.plan.name),
+            queue_max: service.plan.queue.max,
+            usable_endpoints: core.pools.members(service.pool).iter().filter(|(id, _)| core.fleet.usable(*id)).count(),
+        };
+        world.services.iter().map(view).collect()
+    }
+
+    /// Every pool of the plan.
+    pub fn pools(&self) -> Vec<PoolView> {
+        let Some(world) = self.world() else { return Vec::new() };
+        let members = |pool: &crate::config::plan::PoolPlan| {
+            pool.members.iter().map(|m| (world.plan.endpoints[m.endpoint].name.to_string(), m.weight)).collect()
+        };
+        world.plan.pools.iter().map(|pool| PoolView { name: pool.name.to_string(), members: members(pool) }).collect()
+    }
+
+    /// Who waits, in order.
+    pub fn queue(&self) -> Vec<WaitingView> {
+        self.0.core.lock().schedule.snapshot()
+    }
+
+    /// What `/metrics` says of endpoints.
+    pub fn gauges(&self) -> Vec<EndpointGauge> {
+        let core = self.0.core.lock();
+        let gauge = |endpoint: &Endpoint| EndpointGauge {
+            node: endpoint.node().name.clone(),
+            endpoint: endpoint.name().clone(),
+            state: endpoint.state().word(),
+            slots: endpoint.slots(),
+            used: endpoint.used(),
+            cooling: endpoint.cooling(),
+            vram_free_mib: endpoint.vitals().vram_free_mib,
+        };
+        core.fleet.all().map(gauge).collect()
+    }
+
+    /// Why a request for `path` would go where it would go, without sending or counting it. `None`: no such service.
+    ///
+    /// A policy that takes turns shows the turn it would take next.
+    pub fn explain(&self, service: &str, path: &str) -> Option<Explanation> {
+        let world: Arc<World> = self.world()?;
+        let service = world.service(service)?;
+        let caller = Caller { tenant: ANONYMOUS.into(), address: [127, 0, 0, 1].into() };
+        let headers = HeaderMap::new();
+        let ask = Ask { method: &Method::GET, path, query: None, headers: &headers, caller: &caller };
+        let need = match service.kind.classify(&ask, None) {
+            Ok(tabane_api::Intent::Forward(need)) => need,
+            _ => Need::of_class(path),
+        };
+        let core = self.0.core.lock();
+        let members = core.pools.members(service.pool);
+        let mut candidates = Vec::new();
+        let mut among: Vec<Candidate<'_>> = Vec::new();
+        for &(id, weight) in members {
+            let Some(endpoint) = core.fleet.get(id) else { continue };
+            let lack = lacks(&need, endpoint.node());
+            let state = endpoint.state().word();
+            let excluded = lack.or_else(|| (!core.fleet.usable(id)).then(|| format!("it is {state}")));
+            let candidate = endpoint.candidate(weight);
+            candidates.push(CandidateView {
+                endpoint: endpoint.name().to_string(),
+                state,
+                weight,
+                slots: endpoint.slots(),
+                used: endpoint.used(),
+                load: candidate.load(),
+                excluded: excluded.clone(),
+            });
+            if excluded.is_none() {
+                among.push(candidate);
+            }
+        }
+        let picked = service.policy.preview(&need, &among, &mut StdRng::seed_from_u64(now().elapsed().as_nanos() as u64));
+        let would_pick = picked.and_then(|i| among.get(i)).filter(|c| c.has_room(&need)).map(|c| c.name.to_owned());
+        Some(Explanation {
+            service: service.plan.name.to_string(),
+            policy: service.plan.policy.name(),
+            class: need.class.to_string(),
+            would_pick,
+            waiting: core.schedule.waiting_in(&service.plan.name),
+            candidates,
+        })
+    }
+}
+
+fn info(endpoint: &Endpoint) -> EndpointInfo {
+    let target = endpoint.target();
+    let scheme = if target.tls.is_some() { "https" } else { "http" };
+    EndpointInfo {
+        name: endpoint.name().to_string(),
+        url: format!("{scheme}://{}", target.authority()),
+        state: endpoint.state().word(),
+        slots: endpoint.slots(),
+        at_work: endpoint.at_work(),
+        cooling: endpoint.cooling(),
+        passing: endpoint.passing(),
+        last_error: endpoint.last_error().to_owned(),
+        vram_free_mib: endpoint.vitals().vram_free_mib,
+    }
+}

@@ -1,0 +1,127 @@
+use super::pools::Pools;
+use super::route::Router;
+use crate::access::Access;
+use crate::config::plan::{ListenerPlan, Plan, RouteOptions, ServicePlan};
+use crate::schedule::PoolId;
+use crate::telemetry::{Metrics, ServiceMetrics};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tabane_api::{Policy, Refusal, Service};
+
+/// The immutable picture of routes, services, kinds and policies that one request sees.
+///
+/// A reload makes a new one and swaps it in; a request keeps the one it began with. What lives (leases,
+/// health, who waits) is not in it: that is the fleet's and the schedule's.
+pub struct World {
+    /// What it was made from.
+    pub plan: Arc<Plan>,
+    /// Counts the worlds of this process, from 1.
+    pub generation: u64,
+    /// In the order of the plan.
+    pub services: Vec<Arc<LiveService>>,
+    /// Who is asking.
+    pub access: Access,
+    router: Router,
+    /// Listeners with a service of their own.
+    whole_ports: HashMap<ListenerKey, usize>,
+}
+
+/// Names a listener as the file does: its address, and how many of the same came before it (port 0 may be named twice).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerKey {
+    /// As in the file.
+    pub address: SocketAddr,
+    /// 0 for the first of its address.
+    pub nth: usize,
+}
+
+/// A service of the plan, alive: with its kind and its policy made.
+pub struct LiveService {
+    /// What was asked for.
+    pub plan: ServicePlan,
+    /// It knows the API.
+    pub kind: Arc<dyn Service>,
+    /// It chooses the node.
+    pub policy: Arc<dyn Policy>,
+    /// Its pool's number.
+    pub pool: PoolId,
+    /// What is counted of it.
+    pub metrics: Arc<ServiceMetrics>,
+}
+
+// === impl World ===
+
+impl World {
+    /// Makes a world of a checked plan. Kinds and policies whose block did not change are taken over from
+    /// `prior`; a kind whose block did change is made anew and handed its former self.
+    ///
+    /// Errors: what a kind or policy has against its block, with the service's name.
+    pub(super) fn build(plan: Plan, prior: Option<&World>, pools: &mut Pools, metrics: &Metrics) -> Result<World, Vec<String>> {
+        let plan = Arc::new(plan);
+        let mut problems = Vec::new();
+        let mut services = Vec::with_capacity(plan.services.len());
+        for service in &plan.services {
+            let before = prior.and_then(|world| world.services.iter().find(|s| s.plan.name == service.name));
+            let kind = match before {
+                Some(before) if before.plan.kind.same(&*service.kind) => Ok(before.kind.clone()),
+                _ => service.kind.build(before.map(|b| b.kind.clone())),
+            };
+            let policy = match before {
+                Some(before) if before.plan.policy.same(&*service.policy) => Ok(before.policy.clone()),
+                _ => service.policy.build(),
+            };
+            match (kind, policy) {
+                (Ok(kind), Ok(policy)) => services.push(Arc::new(LiveService {
+                    plan: service.clone(),
+                    kind,
+                    policy,
+                    pool: pools.id(&plan.pools[service.pool].name),
+                    metrics: metrics.service(&service.name),
+                })),
+                (kind, policy) => {
+                    let why = [kind.err(), policy.err()].into_iter().flatten();
+                    problems.extend(why.map(|why| format!("services.{}: {why}", service.name)));
+                }
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let whole_ports =
+            listener_keys(&plan.listeners).zip(&plan.listeners).filter_map(|(key, l)| Some((key, l.service?))).collect();
+        Ok(World {
+            generation: prior.map_or(1, |world| world.generation + 1),
+            router: Router::new(&plan.routes),
+            access: Access::new(&plan),
+            services,
+            whole_ports,
+            plan,
+        })
+    }
+
+    /// Which service a request is for. Errors: `NotFound`, or `BadRequest` for a path that reads two ways.
+    pub(super) fn route(&self, listener: &ListenerKey, host: &str, path: &str) -> Result<(Arc<LiveService>, RouteOptions), Refusal> {
+        let (service, options) = match self.whole_ports.get(listener) {
+            Some(&service) => {
+                let stream = self.services[service].plan.body.hold == 0;
+                (service, RouteOptions { stream, ..RouteOptions::default() })
+            }
+            None => self.router.route(host, path)?.0,
+        };
+        Ok((self.services[service].clone(), options))
+    }
+
+    /// The service of this name.
+    pub fn service(&self, name: &str) -> Option<&Arc<LiveService>> {
+        self.services.iter().find(|service| &*service.plan.name == name)
+    }
+}
+
+/// The listeners' names, in the order of the plan.
+pub fn listener_keys(listeners: &[ListenerPlan]) -> impl Iterator<Item = ListenerKey> + '_ {
+    listeners.iter().enumerate().map(|(i, listener)| ListenerKey {
+        address: listener.address,
+        nth: listeners[..i].iter().filter(|other| other.address == listener.address).count(),
+    })
+}

@@ -1,0 +1,236 @@
+//! From the head of a request to the lease of a node, or to an answer of the gateway's own.
+
+use super::context::Ctx;
+use super::hold::{self, HoldError};
+use super::proxy::Edge;
+use super::{reply, tunnel};
+use crate::dispatch::{Journey, Lease, LiveService, Step};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use tabane_api::{ANONYMOUS, Ask, Caller, Refusal};
+
+/// Why a request goes no further.
+pub(super) enum Stop {
+    /// The gateway refuses it.
+    Refused(Refusal),
+    /// Its client left.
+    Gone(Box<Error>),
+}
+
+impl From<Refusal> for Stop {
+    fn from(why: Refusal) -> Self {
+        Stop::Refused(why)
+    }
+}
+
+/// Takes a request in. `true`: it was answered here. `false`: it has a lease, and goes to that node.
+///
+/// Errors: its client left.
+pub(super) async fn admit(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    match way(edge, session, ctx).await {
+        Ok(answered) => Ok(answered),
+        Err(Stop::Gone(error)) => {
+            ctx.client_gone = true;
+            Err(error)
+        }
+        Err(Stop::Refused(why)) => refuse(session, ctx, &why).await.map(|()| true),
+    }
+}
+
+/// Refuses the request in its service's shape.
+pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, why: &Refusal) -> Result<()> {
+    let head = session.req_header().clone();
+    let service = ctx.journey.as_ref().map(|journey| journey.service.clone());
+    let caller = ctx.journey.as_ref().map(|journey| journey.caller.clone()).unwrap_or_else(|| nobody(client(session)));
+    reply::refuse(session, ctx, &ask(&head, &caller), service.as_deref(), why).await
+}
+
+async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Stop> {
+    let journey = enter(edge, session)?;
+    let service = journey.service.clone();
+    ctx.journey = Some(journey);
+
+    let declared = content_length(&session.req_header().headers);
+    if let (Some(max), Some(length)) = (service.plan.body.max, declared)
+        && length > max
+    {
+        return Err(Refusal::BodyTooLarge { max }.into());
+    }
+    let step = classify(session, ctx, None)?;
+    if is_websocket(session.req_header()) && matches!(step, Step::Lease) {
+        journey_of(ctx)?.without_slot();
+        lease(edge, session, ctx).await?;
+        tunnel::run(edge, session, ctx).await?;
+        return Ok(true);
+    }
+    let step = match step {
+        Step::ReadBody { max } => {
+            hold_body(edge, session, ctx, &service, max.min(bound(&service))).await?;
+            let (body, whole) = (ctx.body.bytes.clone(), ctx.body.whole);
+            if !whole && max != u64::MAX {
+                return Err(Refusal::BodyTooLarge { max }.into());
+            }
+            // A body too long to be held says nothing about where it belongs.
+            classify(session, ctx, Some(if whole { &body } else { &EMPTY }))?
+        }
+        step => step,
+    };
+    if let Step::Answer { max } = step {
+        hold_body(edge, session, ctx, &service, max.min(bound(&service))).await?;
+        if !ctx.body.whole {
+            return Err(Refusal::BodyTooLarge { max }.into());
+        }
+        answer(edge, session, ctx).await?;
+        return Ok(true);
+    }
+    let streams = journey_of(ctx)?.options.stream;
+    if !ctx.body.whole && ctx.body.bytes.is_empty() {
+        let limit = if streams { 0 } else { bound(&service) };
+        hold_body(edge, session, ctx, &service, limit).await?;
+    }
+    lease(edge, session, ctx).await?;
+    Ok(false)
+}
+
+static EMPTY: Bytes = Bytes::new();
+
+fn bound(service: &LiveService) -> u64 {
+    service.plan.body.hold as u64
+}
+
+fn journey_of(ctx: &mut Ctx) -> Result<&mut Journey, Stop> {
+    ctx.journey.as_mut().ok_or_else(|| Refusal::Internal("a request without a journey".into()).into())
+}
+
+/// Who asks, and for what.
+fn enter(edge: &Edge, session: &mut Session) -> Result<Journey, Stop> {
+    let head = session.req_header();
+    let host = host(head);
+    // RFC 9112, 3.2: a request of HTTP/1.1 without a host is none.
+    if host.is_empty() && head.version == Version::HTTP_11 {
+        return Err(Refusal::BadRequest("the request names no host; send a `Host` header".into()).into());
+    }
+    let listener = edge.bound.key(session.server_addr().and_then(|a| a.as_inet())).ok_or(Refusal::ShuttingDown)?;
+    let from = client(session);
+    edge.dispatch.enter(&listener, host, head.uri.path(), &head.headers, from).map_err(|(why, _service)| Stop::Refused(why))
+}
+
+fn classify(session: &Session, ctx: &mut Ctx, body: Option<&Bytes>) -> Result<Step, Stop> {
+    let journey = journey_of(ctx)?;
+    let caller = journey.caller.clone();
+    Ok(journey.classify(&ask(session.req_header(), &caller), body)?)
+}
+
+async fn hold_body(edge: &Edge, session: &mut Session, ctx: &mut Ctx, service: &Arc<LiveService>, limit: u64) -> Result<(), Stop> {
+    if ctx.body.whole || !ctx.body.bytes.is_empty() {
+        return Ok(());
+    }
+    if limit == 0 && !session.as_downstream_mut().is_body_done() {
+        return Ok(());
+    }
+    let expects = session.req_header().headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects && !session.as_downstream_mut().is_body_done() {
+        session.as_downstream_mut().write_continue_response().await.map_err(Stop::Gone)?;
+    }
+    let all = edge.limits().map_or(u64::MAX, |limits| limits.held_bytes);
+    ctx.body = hold::read(session, limit, &edge.budget, all).await.map_err(|error| match error {
+        HoldError::NoRoom => Stop::Refused(Refusal::Overloaded("the gateway holds as many request bodies as it may; try again soon".into())),
+        HoldError::Client(error) if *error.etype() == ErrorType::InvalidHTTPHeader => Stop::Refused(Refusal::BadRequest("the body is not framed as HTTP wants it".into())),
+        HoldError::Client(error) => Stop::Gone(error),
+    })?;
+    ctx.bytes_in = ctx.body.bytes.len() as u64;
+    match service.plan.body.max {
+        Some(max) if ctx.bytes_in > max => Err(Refusal::BodyTooLarge { max }.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Gets a lease, and watches meanwhile whether the client is still there.
+pub(super) async fn lease(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<(), Stop> {
+    let journey = ctx.journey.as_ref().ok_or(Refusal::ShuttingDown)?;
+    let began = tokio::time::Instant::now();
+    let granted = tokio::select! {
+        biased;
+        granted = edge.dispatch.lease(journey) => granted.map_err(Stop::Refused),
+        error = gone(session, ctx.body.whole) => Err(Stop::Gone(error)),
+    };
+    ctx.wait += began.elapsed();
+    let lease: Lease = granted?;
+    journey.service.metrics.wait(began.elapsed());
+    ctx.upstream = Some(lease.upstream().clone());
+    ctx.lease = Some(lease);
+    Ok(())
+}
+
+/// Resolves when the client is gone. Without the whole body that cannot be told, and it never does: reading
+/// on would need a place for the bytes.
+async fn gone(session: &mut Session, whole: bool) -> Box<Error> {
+    if !whole {
+        return std::future::pending().await;
+    }
+    loop {
+        match session.downstream_session.read_body_or_idle(true).await {
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) => return error,
+        }
+    }
+}
+
+/// Has the kind answer, unless the client leaves first.
+async fn answer(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<(), Stop> {
+    let head = session.req_header();
+    let mut request = Request::new(ctx.body.bytes.clone());
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.uri.clone();
+    *request.headers_mut() = head.headers.clone();
+    let journey = ctx.journey.as_ref().ok_or(Refusal::ShuttingDown)?;
+    let answer = tokio::select! {
+        biased;
+        answer = journey.answer(&edge.dispatch, request) => answer?,
+        error = gone(session, true) => return Err(Stop::Gone(error)),
+    };
+    let (parts, body) = answer.into_parts();
+    let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 4)).map_err(Stop::Gone)?;
+    for (name, value) in &parts.headers {
+        head.append_header(name.clone(), value.clone()).map_err(Stop::Gone)?;
+    }
+    reply::send(session, ctx, head, body).await.map_err(Stop::Gone)
+}
+
+/// The request's head, as kinds and policies see it.
+pub(super) fn ask<'a>(head: &'a RequestHeader, caller: &'a Caller) -> Ask<'a> {
+    Ask { method: &head.method, path: head.uri.path(), query: head.uri.query(), headers: &head.headers, caller }
+}
+
+fn nobody(address: IpAddr) -> Caller {
+    Caller { tenant: ANONYMOUS.into(), address }
+}
+
+/// The address that the connection came from.
+pub(super) fn client(session: &Session) -> IpAddr {
+    session.client_addr().and_then(|address| address.as_inet()).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip())
+}
+
+/// The host that was asked for: HTTP/2's authority, or the `Host` header.
+pub(super) fn host(head: &RequestHeader) -> &str {
+    let named = || head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    head.uri.authority().map(|authority| authority.as_str()).or_else(named).unwrap_or_default()
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// RFC 6455, 4.1.
+fn is_websocket(head: &RequestHeader) -> bool {
+    let says = |name, token: &str| {
+        let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+    };
+    head.method == Method::GET && head.version == Version::HTTP_11 && says(header::UPGRADE, "websocket") && says(header::CONNECTION, "upgrade")
+}

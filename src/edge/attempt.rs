@@ -1,0 +1,260 @@
+//! One attempt at one node: what is sent, what comes back, and whether another may follow.
+//!
+//! Another attempt follows only before the first byte of an answer, only while attempts and time are left,
+//! and only when it can do no harm: nothing was sent (no connection), or the node said it did not take it
+//! (503), or the request may run twice (an idempotent method, an `Idempotency-Key`, `retry: unsafe`) and its
+//! whole body is still here.
+
+use super::admit::{self, Stop};
+use super::context::{Ctx, REQUEST_ID};
+use super::hold::{self, REVOKED};
+use super::proxy::Edge;
+use crate::fleet::{End, Failure};
+use bytes::Bytes;
+use http::{HeaderName, Method, StatusCode, header};
+use pingora::ErrorType::{HTTPStatus, ReadTimedout, WriteTimedout};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::HttpPeer;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::proxy::Session;
+use pingora::upstreams::peer::Peer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use tabane_api::{Refusal, Seen};
+use tokio::time::Instant;
+
+/// The error of a request that the gateway itself gives up; `ctx.refusal` says why.
+pub(super) const REFUSED: ErrorType = ErrorType::Custom("Refused");
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Goes to the node of the lease; gets another lease first where the last one failed.
+pub(super) async fn begin(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    if ctx.lease.is_none() {
+        match admit::lease(edge, session, ctx).await {
+            Ok(()) => {}
+            Err(Stop::Gone(error)) => {
+                ctx.client_gone = true;
+                return Err(error);
+            }
+            Err(Stop::Refused(why)) => return Err(give_up(ctx, why)),
+        }
+    }
+    ctx.attempts += 1;
+    let now = Instant::now().into_std();
+    ctx.first_attempt.get_or_insert(now);
+    ctx.attempt_started = Some(now);
+    let (Some(lease), Some(journey)) = (&ctx.lease, &ctx.journey) else {
+        return Err(give_up(ctx, Refusal::Internal("an attempt without a lease".into())));
+    };
+    let Some(address) = lease.upstream().address() else {
+        let error = Error::explain(ErrorType::ConnectNoRoute, format!("the name `{}` is not known", lease.upstream().target.host));
+        return Err(after_failure(ctx, Failure::Connect, true, error));
+    };
+    let peer = edge.peers.peer(&lease.upstream().target, address, &journey.service.plan.timeouts)?;
+    let revocation = lease.revocation();
+    hold::unwrap(session, &ctx.slot);
+    hold::wrap(session, &ctx.body, Some(revocation), &ctx.slot);
+    Ok(Box::new(peer))
+}
+
+/// The head as the node gets it: the client's, less what was meant for the gateway.
+pub(super) fn request_head(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+    if let Some(name) = ctx.journey.as_ref().and_then(|journey| journey.key_header.as_ref()) {
+        head.remove_header(name);
+    }
+    if head.headers.contains_key(header::EXPECT) {
+        head.remove_header(&header::EXPECT);
+    }
+    if ctx.log.request_id {
+        head.insert_header(REQUEST_ID, ctx.id.clone())?;
+    }
+    // A body that is all here has a length, however it came: not every server reads chunks.
+    if ctx.body.whole && (!ctx.body.bytes.is_empty() || head.headers.contains_key(header::TRANSFER_ENCODING)) {
+        head.remove_header(&header::TRANSFER_ENCODING);
+        head.insert_header(header::CONTENT_LENGTH, ctx.body.bytes.len().to_string())?;
+    }
+    Ok(())
+}
+
+/// A piece of a body on its way to the node.
+pub(super) fn request_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -> Result<()> {
+    // An empty last piece over HTTP/2 would end a chunked body twice (cloudflare/pingora#935): the node would
+    // take the second end for the next request.
+    if end && body.as_ref().is_some_and(Bytes::is_empty) {
+        *body = None;
+    }
+    if ctx.body.whole {
+        return Ok(());
+    }
+    ctx.bytes_in = ctx.bytes_streamed + body.as_ref().map_or(0, |body| body.len() as u64);
+    ctx.bytes_streamed = ctx.bytes_in;
+    let max = ctx.journey.as_ref().and_then(|journey| journey.service.plan.body.max);
+    match max {
+        Some(max) if ctx.bytes_in > max => Err(give_up(ctx, Refusal::BodyTooLarge { max })),
+        _ => Ok(()),
+    }
+}
+
+/// The head of a node's answer: passed on, or reason enough to try another node.
+pub(super) fn response_head(session: &Session, head: &ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    if head.status.is_informational() {
+        return Ok(());
+    }
+    let Some(journey) = &ctx.journey else { return Ok(()) };
+    ctx.bad_status = journey.service.plan.retry.statuses.contains(&head.status);
+    if ctx.bad_status {
+        // 503 says that the node did not take the request (RFC 9110, 15.6.4); of the others it may be half done.
+        let safe = head.status == StatusCode::SERVICE_UNAVAILABLE || may_repeat(session.req_header(), ctx);
+        if safe && ctx.body.whole && has_another(ctx) {
+            let mut error = Error::explain(HTTPStatus(head.status.as_u16()), "the node's answer");
+            error.as_up();
+            return Err(error);
+        }
+    }
+    ctx.status = head.status.as_u16();
+    if ctx.first_byte.is_none() {
+        ctx.first_byte = Some(ctx.started.elapsed_now());
+    }
+    if let (Some(lease), Some(journey)) = (&mut ctx.lease, &ctx.journey) {
+        lease.answered();
+        let caller = journey.caller.clone();
+        ctx.cookie = journey.remember(&admit::ask(session.req_header(), &caller), lease);
+        journey.observe(Seen::Head(head.status, &head.headers), &mut ctx.notes);
+    }
+    Ok(())
+}
+
+/// A piece of a node's answer. At its end the slot is free, however slowly the client reads.
+pub(super) fn response_body(body: Option<&Bytes>, end: bool, ctx: &mut Ctx) {
+    let Some(journey) = &ctx.journey else { return };
+    if let Some(bytes) = body.filter(|bytes| !bytes.is_empty()) {
+        ctx.bytes_out += bytes.len() as u64;
+        journey.observe(Seen::Bytes(bytes), &mut ctx.notes);
+    }
+    if end {
+        finish(ctx);
+    }
+}
+
+/// The node's answer is over, and it was whole.
+pub(super) fn finish(ctx: &mut Ctx) {
+    if let Some(lease) = ctx.lease.take() {
+        if let Some(journey) = &ctx.journey {
+            journey.observe(Seen::End, &mut ctx.notes);
+        }
+        ctx.upstream_time = ctx.attempt_started.map(|started| started.elapsed_now());
+        lease.end(if ctx.bad_status { End::Failed(Failure::Status) } else { End::Done });
+    }
+}
+
+/// No connection came about: nothing was sent, so another node may always be tried.
+pub(super) fn connect_failed(peer: &HttpPeer, error: Box<Error>, ctx: &mut Ctx) -> Box<Error> {
+    if let (Some(lease), SocketAddr::Inet(address)) = (&ctx.lease, peer.address()) {
+        lease.upstream().address_failed(*address);
+    }
+    after_failure(ctx, Failure::Connect, true, error)
+}
+
+/// The exchange broke off, by the node or by the client.
+pub(super) fn failed(session: &Session, error: Box<Error>, ctx: &mut Ctx) -> Box<Error> {
+    let began = session.response_written().is_some();
+    let revoked = *error.etype() == REVOKED;
+    if *error.esource() != ErrorSource::Upstream && !revoked {
+        ctx.client_gone |= *error.esource() == ErrorSource::Downstream && ctx.refusal.is_none();
+        if let Some(lease) = ctx.lease.take() {
+            lease.end(End::Aborted { began });
+        }
+        return no_retry(error);
+    }
+    let failure = match error.etype() {
+        ReadTimedout | WriteTimedout => Failure::Timeout,
+        _ if revoked => Failure::Timeout,
+        HTTPStatus(_) => Failure::Status,
+        _ => Failure::Reset,
+    };
+    ctx.broken = began;
+    ctx.timed_out = failure == Failure::Timeout;
+    let safe = failure == Failure::Status || may_repeat(session.req_header(), ctx);
+    after_failure(ctx, failure, !began && ctx.body.whole && safe, error)
+}
+
+fn after_failure(ctx: &mut Ctx, failure: Failure, safe: bool, mut error: Box<Error>) -> Box<Error> {
+    if let Some(lease) = ctx.lease.take() {
+        ctx.failure = Some(format!("node endpoint `{}`: {}", lease.upstream().name, brief(&error)));
+        if let Some(journey) = &mut ctx.journey {
+            journey.exclude(lease.upstream().id);
+        }
+        lease.end(End::Failed(failure));
+    }
+    let again = safe && has_another(ctx);
+    if again && let Some(journey) = &ctx.journey {
+        journey.service.metrics.retry();
+    }
+    error.as_up();
+    error.set_retry(again);
+    error
+}
+
+/// Whether attempts and time are left.
+fn has_another(ctx: &Ctx) -> bool {
+    let Some(journey) = &ctx.journey else { return false };
+    let retry = &journey.service.plan.retry;
+    ctx.attempts < retry.attempts && ctx.first_attempt.is_none_or(|first| first.elapsed_now() < retry.within)
+}
+
+/// Whether the request may run twice.
+fn may_repeat(head: &RequestHeader, ctx: &Ctx) -> bool {
+    let Some(journey) = &ctx.journey else { return false };
+    // RFC 9110, 9.2.2.
+    let idempotent = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE);
+    idempotent
+        || head.headers.contains_key(IDEMPOTENCY_KEY)
+        || journey.options.repeat_unsafe.unwrap_or(journey.service.plan.retry.repeat_unsafe)
+}
+
+/// Gives the request up for a reason of the gateway's own.
+pub(super) fn give_up(ctx: &mut Ctx, why: Refusal) -> Box<Error> {
+    let error = Error::explain(REFUSED, why.to_string());
+    ctx.refusal = Some(why);
+    no_retry(error)
+}
+
+fn no_retry(mut error: Box<Error>) -> Box<Error> {
+    error.set_retry(false);
+    error
+}
+
+/// An error for people: without Pingora's nesting and without addresses that a client need not know.
+fn brief(error: &Error) -> &'static str {
+    match error.etype() {
+        ErrorType::ConnectTimedout => "no connection in time",
+        ErrorType::ConnectRefused => "connection refused",
+        ErrorType::ConnectNoRoute => "no route, or its name is not known",
+        ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => "TLS was not agreed",
+        ReadTimedout => "no answer in time",
+        WriteTimedout => "it did not take the request in time",
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "it broke the connection off",
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error => "its answer is not HTTP",
+        HTTPStatus(_) => "it answered with a status that counts as failure",
+        etype if *etype == REVOKED => "it is frozen, or it was removed and its time to drain is over",
+        _ => "the exchange failed",
+    }
+}
+
+/// Time since an instant, on the clock that tests can pause.
+pub(super) trait Elapsed {
+    /// How long ago it was.
+    fn elapsed_now(self) -> std::time::Duration;
+}
+
+impl Elapsed for std::time::Instant {
+    fn elapsed_now(self) -> std::time::Duration {
+        Instant::now().into_std().saturating_duration_since(self)
+    }
+}
+
+/// A socket's handshake failed. Whether another node may be tried: always, since nothing was done yet.
+pub(super) fn tunnel_failed(ctx: &mut Ctx, error: Box<Error>) -> bool {
+    let failure = super::tunnel::failure(&error);
+    after_failure(ctx, failure, true, error).retry()
+}

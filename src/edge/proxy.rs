@@ -1,0 +1,115 @@
+//! `impl ProxyHttp`: each hook maps, calls, maps back. What happens is in `admit.rs` and `attempt.rs`.
+
+use super::context::Ctx;
+use super::hold::{self, Budget};
+use super::listen::Bound;
+use super::peer::Peers;
+use super::{admit, attempt, outcome};
+use crate::config::plan::{LimitsPlan, LogFormat, LogPlan};
+use crate::dispatch::Dispatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::HttpPeer;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::{Error, Result};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The edge's part of the proxy: what its hooks work with.
+pub struct Edge {
+    pub(super) dispatch: Dispatch,
+    pub(super) bound: Arc<Bound>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) peers: Peers,
+    pub(super) connector: pingora::connectors::TransportConnector,
+}
+
+// === impl Edge ===
+
+impl Edge {
+    pub(super) fn limits(&self) -> Option<LimitsPlan> {
+        self.dispatch.world().map(|world| world.plan.limits)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        let quiet = LogPlan { format: LogFormat::Auto, access: true, headers: true, request_id: true };
+        let log = self.dispatch.world().map_or(quiet, |world| world.plan.log);
+        Ctx::new(log, tokio::time::Instant::now().into_std())
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut pingora::modules::http::HttpModules) {
+        // Pingora's default is a compression module that is off; bytes pass untouched here.
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        ctx.identify(&session.req_header().headers);
+        if let Some(limits) = self.limits() {
+            // Pingora would keep an idle connection for ever.
+            session.set_keepalive(Some(limits.keep_alive.as_secs().max(1)));
+            session.set_read_timeout(Some(limits.client_read));
+        }
+        session.as_downstream_mut().set_pipelining_enabled(true);
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        admit::admit(self, session, ctx).await
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        attempt::begin(self, session, ctx).await
+    }
+
+    async fn upstream_request_filter(&self, _session: &mut Session, head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+        attempt::request_head(head, ctx)
+    }
+
+    async fn request_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -> Result<()> {
+        attempt::request_body(body, end, ctx)
+    }
+
+    async fn upstream_response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        attempt::response_head(session, head, ctx)
+    }
+
+    async fn response_filter(&self, _session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        ctx.sign(head)
+    }
+
+    fn upstream_response_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -> Result<Option<Duration>> {
+        attempt::response_body(body.as_ref(), end, ctx);
+        Ok(None)
+    }
+
+    fn fail_to_connect(&self, _session: &mut Session, peer: &HttpPeer, ctx: &mut Ctx, error: Box<Error>) -> Box<Error> {
+        attempt::connect_failed(peer, error, ctx)
+    }
+
+    fn error_while_proxy(&self, _peer: &HttpPeer, session: &mut Session, error: Box<Error>, ctx: &mut Ctx, _reused: bool) -> Box<Error> {
+        attempt::failed(session, error, ctx)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        outcome::fail(session, error, ctx).await
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        outcome::close(session, error, ctx);
+        hold::unwrap(session, &ctx.slot);
+    }
+
+    // Outcomes are told once, in the access line: Pingora's own lines would tell them again.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error, _at: ProxyWarnLogContext) -> bool {
+        true
+    }
+}

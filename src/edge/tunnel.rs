@@ -1,0 +1,172 @@
+//! WebSockets, passed through as bytes.
+//!
+//! Pingora's own upgrade path tears a tunnel down when the node's 101 comes before the end of the request's
+//! empty body was handled (cloudflare/pingora#946), and cuts a silent client after the read timeout. So the
+//! handshake and the pumping are done here; a tunnel takes no slot, since an idle socket must not hold a GPU.
+
+use super::admit::{self, Stop};
+use super::attempt::{self, Elapsed};
+use super::context::Ctx;
+use super::proxy::Edge;
+use crate::dispatch::Revocation;
+use crate::fleet::{End, Failure};
+use http::{StatusCode, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::v1::client::HttpSession as NodeSession;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+use std::time::Duration;
+use tabane_api::Refusal;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// How long a node may take to answer a handshake.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+
+/// Carries a socket from its handshake to its end. The lease is in the context.
+pub(super) async fn run(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<(), Stop> {
+    let (mut node, head) = loop {
+        match shake_hands(edge, session, ctx).await {
+            Ok(shaken) => break shaken,
+            Err(error) => {
+                if !attempt::tunnel_failed(ctx, error) {
+                    let why = ctx.failure.take().unwrap_or_else(|| "the node did not take the socket".into());
+                    return Err(Refusal::NodeFailed(why).into());
+                }
+                admit::lease(edge, session, ctx).await?;
+            }
+        }
+    };
+    ctx.status = head.status.as_u16();
+    ctx.first_byte = Some(ctx.started.elapsed_now());
+    if let Some(lease) = &mut ctx.lease {
+        lease.answered();
+    }
+    let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    answer_head(session, ctx, head).await.map_err(Stop::Gone)?;
+    let carried = if upgraded { pump(session, ctx, &mut node).await } else { answer_body(session, ctx, &mut node).await };
+    let (Ok(()) | Err(_)) = carried;
+    if let Some(lease) = ctx.lease.take() {
+        lease.end(End::Done);
+    }
+    // What a tunnel carried is over with its connections.
+    session.set_keepalive(None);
+    Ok(())
+}
+
+/// Connects, sends the client's handshake, and reads the head of the answer.
+async fn shake_hands(edge: &Edge, session: &Session, ctx: &mut Ctx) -> Result<(NodeSession, ResponseHeader)> {
+    ctx.attempts += 1;
+    ctx.first_attempt.get_or_insert(Instant::now().into_std());
+    let (Some(lease), Some(journey)) = (&ctx.lease, &ctx.journey) else {
+        return Error::e_explain(ErrorType::InternalError, "a socket without a lease");
+    };
+    let upstream = lease.upstream().clone();
+    let Some(address) = upstream.address() else {
+        return Error::e_explain(ErrorType::ConnectNoRoute, format!("the name `{}` is not known", upstream.target.host));
+    };
+    let mut target = upstream.target.clone();
+    // A handshake of HTTP/1.1 wants a connection of HTTP/1.1.
+    target.h2 = false;
+    let peer = edge.peers.peer(&target, address, &journey.service.plan.timeouts)?;
+    let stream = edge.connector.new_stream(&peer).await.inspect_err(|_| upstream.address_failed(address))?;
+    let mut node = NodeSession::new(stream);
+    let mut head: RequestHeader = session.req_header().clone();
+    attempt::request_head(&mut head, ctx)?;
+    node.write_request_header(Box::new(head)).await?;
+    let answered = timeout(HANDSHAKE, async {
+        loop {
+            if let HttpTask::Header(head, _) = node.read_response_task().await?
+                && (!head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
+            {
+                return Ok::<_, Box<Error>>(*head);
+            }
+        }
+    });
+    match answered.await {
+        Ok(head) => Ok((node, head?)),
+        Err(_) => Error::e_explain(ErrorType::ReadTimedout, "the node did not answer the handshake"),
+    }
+}
+
+async fn answer_head(session: &mut Session, ctx: &mut Ctx, mut head: ResponseHeader) -> Result<()> {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        session.set_keepalive(None);
+        head.remove_header(&header::CONNECTION);
+        head.remove_header("keep-alive");
+    }
+    ctx.sign(&mut head)?;
+    session.write_response_header(Box::new(head), false).await
+}
+
+/// The body of an answer that is no 101: the node refused the socket and says why.
+async fn answer_body(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSession) -> Result<()> {
+    loop {
+        match node.read_response_task().await? {
+            HttpTask::Body(bytes, end) => {
+                ctx.bytes_out += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                session.write_response_body(bytes, end).await?;
+                if end {
+                    return Ok(());
+                }
+            }
+            HttpTask::Failed(error) => return Err(error),
+            HttpTask::Done | HttpTask::Trailer(_) => return session.write_response_body(None, true).await,
+            _ => {}
+        }
+    }
+}
+
+/// Passes bytes both ways until one side closes, nothing was said for too long, or the lease is revoked.
+async fn pump(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSession) -> Result<()> {
+    session.set_read_timeout(None);
+    node.read_timeout = None;
+    let idle = ctx.journey.as_ref().map_or(Duration::from_secs(3600), |journey| journey.service.plan.socket_idle);
+    let _open = ctx.journey.as_ref().map(|journey| journey.service.metrics.socket());
+    let mut revocation = ctx.lease.as_ref().map(|lease| lease.revocation());
+    let mut quiet_until = Instant::now() + idle;
+    loop {
+        tokio::select! {
+            sent = session.downstream_session.read_request_body() => match sent {
+                Ok(Some(bytes)) => {
+                    ctx.bytes_in += bytes.len() as u64;
+                    node.write_body(&bytes).await?;
+                }
+                _ => return Ok(()),
+            },
+            task = node.read_response_task() => match task? {
+                HttpTask::UpgradedBody(bytes, end) | HttpTask::Body(bytes, end) => {
+                    if let Some(bytes) = bytes {
+                        ctx.bytes_out += bytes.len() as u64;
+                        session.downstream_session.write_response_body(bytes, false).await?;
+                    }
+                    if end {
+                        return Ok(());
+                    }
+                }
+                HttpTask::Failed(error) => return Err(error),
+                HttpTask::Done => return Ok(()),
+                HttpTask::Header(..) | HttpTask::Trailer(_) => {}
+            },
+            () = revoked(&mut revocation) => return Ok(()),
+            () = sleep_until(quiet_until) => return Ok(()),
+        }
+        quiet_until = Instant::now() + idle;
+    }
+}
+
+async fn revoked(revocation: &mut Option<Revocation>) {
+    match revocation {
+        Some(revocation) => revocation.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The failure that a broken handshake counts as.
+pub(super) fn failure(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::Timeout,
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => Failure::Reset,
+        _ => Failure::Connect,
+    }
+}

@@ -1,0 +1,213 @@
+use super::health::{Health, Word};
+use crate::config::plan::{HealthPlan, Target};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tabane_api::{Candidate, EndpointId, EndpointView, NodeFacts, Vitals, hash};
+
+/// What the plan wants of an endpoint.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// `node/endpoint`: by this it is known again after a reload.
+    pub name: Arc<str>,
+    /// The node it stands on.
+    pub node: Arc<NodeFacts>,
+    /// Where it is.
+    pub target: Target,
+    /// How many requests at once.
+    pub slots: u32,
+    /// Whether the file keeps its node from new work.
+    pub drained: bool,
+    /// When it counts as well.
+    pub health: HealthPlan,
+    /// How long it may go on with what it has once it is removed.
+    pub drain: Duration,
+}
+
+/// An endpoint as it is now.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub(super) id: EndpointId,
+    pub(super) hash: u64,
+    pub(super) spec: Spec,
+    pub(super) health: Health,
+    /// An operator's mark.
+    pub(super) marked: bool,
+    /// Set when the plan no longer wants it: when its leases are revoked.
+    pub(super) leaving: Option<Instant>,
+    pub(super) at_work: u32,
+    pub(super) passing: u32,
+    pub(super) cooling: Vec<Cooling>,
+    pub(super) vitals: Arc<Vitals>,
+    pub(super) last_error: String,
+}
+
+/// Slots of a request that was broken off and may still be at work on the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cooling {
+    pub(super) slots: u32,
+    pub(super) since: Instant,
+    pub(super) until: Instant,
+}
+
+/// An endpoint's state in a word, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No probe has succeeded yet.
+    Unproven,
+    /// It gets requests.
+    Up,
+    /// Its probes fail.
+    Down,
+    /// Its requests failed in a row.
+    Ejected,
+    /// One request at a time, to see.
+    Trial,
+    /// It gets nothing new.
+    Draining,
+    /// The plan no longer wants it; it ends what it is at.
+    Leaving,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [State; 7] =
+        [State::Unproven, State::Up, State::Down, State::Ejected, State::Trial, State::Draining, State::Leaving];
+
+    /// The word in metrics, API and logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Unproven => "unproven",
+            State::Up => "up",
+            State::Down => "down",
+            State::Ejected => "ejected",
+            State::Trial => "trial",
+            State::Draining => "draining",
+            State::Leaving => "leaving",
+        }
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    pub(super) fn new(id: EndpointId, spec: Spec, marked: bool, now: Instant) -> Self {
+        Endpoint {
+            id,
+            hash: hash(spec.name.as_bytes()),
+            health: Health::new(now),
+            marked,
+            leaving: None,
+            at_work: 0,
+            passing: 0,
+            cooling: Vec::new(),
+            vitals: Arc::default(),
+            last_error: String::new(),
+            spec,
+        }
+    }
+
+    /// Its number, for as long as the gateway runs.
+    pub fn id(&self) -> EndpointId {
+        self.id
+    }
+
+    /// `node/endpoint`.
+    pub fn name(&self) -> &Arc<str> {
+        &self.spec.name
+    }
+
+    /// The node it stands on.
+    pub fn node(&self) -> &Arc<NodeFacts> {
+        &self.spec.node
+    }
+
+    /// Where it is.
+    pub fn target(&self) -> &Target {
+        &self.spec.target
+    }
+
+    /// How many requests at once.
+    pub fn slots(&self) -> u32 {
+        self.spec.slots
+    }
+
+    /// Slots taken: at work and cooling.
+    pub fn used(&self) -> u32 {
+        self.at_work + self.cooling()
+    }
+
+    /// Slots of requests at work.
+    pub fn at_work(&self) -> u32 {
+        self.at_work
+    }
+
+    /// Slots of requests that were broken off and may still be at work on the node.
+    pub fn cooling(&self) -> u32 {
+        self.cooling.iter().map(|cooling| cooling.slots).sum()
+    }
+
+    /// Requests that take no slot.
+    pub fn passing(&self) -> u32 {
+        self.passing
+    }
+
+    /// What its last good probe said.
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
+    /// Why it last failed; empty while it is well.
+    pub fn last_error(&self) -> &str {
+        &self.last_error
+    }
+
+    /// Its state in a word: what keeps it from work first.
+    pub fn state(&self) -> State {
+        match self.health.word() {
+            _ if self.leaving.is_some() => State::Leaving,
+            Word::Down => State::Down,
+            _ if self.marked || self.spec.drained => State::Draining,
+            Word::Unproven => State::Unproven,
+            Word::Up => State::Up,
+            Word::Ejected => State::Ejected,
+            Word::Trial => State::Trial,
+        }
+    }
+
+    /// Whether it may be given new work, room or not.
+    pub fn is_usable(&self) -> bool {
+        self.leaving.is_none() && !self.marked && !self.spec.drained && self.health.takes_work()
+    }
+
+    /// Whether nothing of ours is on it any more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.at_work == 0 && self.passing == 0
+    }
+
+    /// As a policy sees it.
+    pub fn candidate(&self, weight: u32) -> Candidate<'_> {
+        Candidate {
+            id: self.id,
+            name: &self.spec.name,
+            hash: self.hash,
+            weight,
+            slots: self.spec.slots,
+            used: self.used(),
+            passing: self.passing,
+            node: &self.spec.node,
+        }
+    }
+
+    /// As a kind sees it.
+    pub fn view(&self) -> EndpointView {
+        EndpointView {
+            id: self.id,
+            name: self.spec.name.clone(),
+            node: self.spec.node.clone(),
+            usable: self.is_usable(),
+            slots: self.spec.slots,
+            used: self.used(),
+            vitals: self.vitals.clone(),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Who can work: every endpoint with its slots, its health and its marks.
+//!
+//! No IO, no clock, no chance: `apply(event, now)` changes the state and says what follows from it.
+//!
+//! Rules of slots.
+//! - Never more than `slots` are taken on an endpoint, those that cool counted. When a reload makes an
+//!   endpoint smaller, what it holds may go on; nothing new fits until it is below.
+//! - The slot is the node's, not the response's: a request that was broken off may still be at work there
+//!   (a renderer does not notice that its client left). Its slots *cool* until the node says that it works
+//!   on no more than we know of, `Service::stop` achieved it, or the service's `cool_down` has passed.
+//! - A probe frees cooling slots only if it began after they began to cool: an older one saw the past.
+//! - Leases without slots are counted too, so that a leaving endpoint waits for them.
+
+mod endpoint;
+mod health;
+
+pub use endpoint::{Endpoint, Spec, State};
+pub use health::Why;
+
+use endpoint::Cooling;
+use health::{Change, Health};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tabane_api::{EndpointId, ProbeError, Vitals};
+
+/// Every endpoint that is wanted or still at work.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    endpoints: HashMap<EndpointId, Endpoint>,
+    by_name: HashMap<Arc<str>, EndpointId>,
+    next: u32,
+    /// Nodes an operator drained, whether or not the plan has them.
+    marked: BTreeSet<Arc<str>>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// This is wanted, and nothing else.
+    Plan(Vec<Spec>),
+    /// An operator drained a node, or took the mark back.
+    Drain {
+        /// The node's name; it may be unknown yet.
+        node: Arc<str>,
+        /// Whether it is drained.
+        on: bool,
+    },
+    /// A probe ended.
+    Probed {
+        /// Which endpoint.
+        endpoint: EndpointId,
+        /// When it began.
+        started: Instant,
+        /// What it said.
+        outcome: Result<Vitals, ProbeError>,
+    },
+    /// The first byte of an answer came.
+    Answered {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
+    /// A lease was given back.
+    Ended {
+        /// Which endpoint.
+        endpoint: EndpointId,
+        /// How many slots it held.
+        slots: u32,
+        /// How the work ended.
+        end: End,
+        /// How long its slots cool when it was broken off.
+        cool_down: Duration,
+    },
+    /// The kind achieved that a broken-off request is no longer at work.
+    Stopped {
+        /// Which endpoint.
+        endpoint: EndpointId,
+        /// How many slots it held.
+        slots: u32,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// How the work of a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The answer was whole.
+    Done,
+    /// The node failed it.
+    Failed(Failure),
+    /// It was broken off from our side.
+    Aborted {
+        /// Whether an answer had begun.
+        began: bool,
+    },
+    /// Nothing was ever sent.
+    Unused,
+}
+
+/// How a node failed a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection came about.
+    Connect,
+    /// It broke the connection off.
+    Reset,
+    /// Its status counts as failure.
+    Status,
+    /// It took longer than it may.
+    Timeout,
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// There may be room that was not there before.
+    Freed,
+    /// An endpoint is used again, or for the first time.
+    Up(EndpointId),
+    /// An endpoint is no longer used.
+    Down(EndpointId, Why),
+    /// An endpoint is not used for so long.
+    Ejected(EndpointId, Duration),
+    /// The leases of an endpoint must end now.
+    Revoke(EndpointId, Why),
+    /// An endpoint is forgotten.
+    Gone(EndpointId),
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// A fleet of nobody.
+    pub fn new() -> Self {
+        Fleet::default()
+    }
+
+    /// Lets something happen.
+    pub fn apply(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        match event {
+            Event::Plan(specs) => self.plan(specs, now),
+            Event::Drain { node, on } => self.drain(node, on),
+            Event::Probed { endpoint, started, outcome } => self.probed(endpoint, started, outcome, now),
+            Event::Answered { endpoint } => {
+                if let Some(endpoint) = self.endpoints.get_mut(&endpoint) {
+                    endpoint.health.succeeded(false, now);
+                }
+                Vec::new()
+            }
+            Event::Ended { endpoint, slots, end, cool_down } => self.ended(endpoint, slots, end, cool_down, now),
+            Event::Stopped { endpoint, slots } => self.stopped(endpoint, slots),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    /// Takes slots on an endpoint; `false` when it is not usable or they do not fit.
+    pub fn take(&mut self, id: EndpointId, slots: u32) -> bool {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return false };
+        if !endpoint.is_usable() || (slots > 0 && endpoint.used() + slots > endpoint.slots()) {
+            return false;
+        }
+        if slots == 0 {
+            endpoint.passing += 1;
+        } else {
+            endpoint.at_work += slots;
+        }
+        endpoint.health.taken();
+        true
+    }
+
+    /// Whether an endpoint may be given new work, room or not.
+    pub fn usable(&self, id: EndpointId) -> bool {
+        self.endpoints.get(&id).is_some_and(Endpoint::is_usable)
+    }
+
+    /// The endpoint of this number.
+    pub fn get(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(&id)
+    }
+
+    /// The number of this name.
+    pub fn by_name(&self, name: &str) -> Option<EndpointId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Every endpoint, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values()
+    }
+
+    /// How long until an endpoint's next probe.
+    pub fn probe_interval(&self, id: EndpointId) -> Duration {
+        match self.endpoints.get(&id) {
+            Some(endpoint) if endpoint.health.wants_attention() || !endpoint.cooling.is_empty() => endpoint.spec.health.interval_down,
+            Some(endpoint) => endpoint.spec.health.interval,
+            None => Duration::from_secs(1),
+        }
+    }
+
+    /// When a [`Event::Tick`] has something to do.
+    pub fn next_due(&self) -> Option<Instant> {
+        let due = |endpoint: &Endpoint| {
+            let cooling = endpoint.cooling.iter().map(|cooling| cooling.until).min();
+            [cooling, endpoint.health.due(), endpoint.leaving].into_iter().flatten().min()
+        };
+        self.endpoints.values().filter_map(due).min()
+    }
+
+    fn plan(&mut self, specs: Vec<Spec>, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let wanted: BTreeSet<Arc<str>> = specs.iter().map(|spec| spec.name.clone()).collect();
+        for spec in specs {
+            match self.by_name.get(&spec.name).and_then(|id| self.endpoints.get_mut(id)) {
+                Some(known) => {
+                    if known.spec.target != spec.target {
+                        // Another machine under the old name: nothing that was known of it holds.
+                        known.health = Health::new(now);
+                        known.vitals = Arc::default();
+                        known.last_error.clear();
+                    }
+                    known.marked = self.marked.contains(&spec.node.name);
+                    known.leaving = None;
+                    known.spec = spec;
+                }
+                None => {
+                    let id = EndpointId(self.next);
+                    self.next += 1;
+                    let marked = self.marked.contains(&spec.node.name);
+                    self.by_name.insert(spec.name.clone(), id);
+                    self.endpoints.insert(id, Endpoint::new(id, spec, marked, now));
+                }
+            }
+        }
+        for endpoint in self.endpoints.values_mut() {
+            if !wanted.contains(endpoint.name()) && endpoint.leaving.is_none() {
+                endpoint.leaving = Some(now + endpoint.spec.drain);
+            }
+        }
+        self.forget_idle(&mut actions);
+        // More slots, a mark of the file taken back, a node that returned: those who wait should look again.
+        actions.push(Action::Freed);
+        actions
+    }
+
+    fn drain(&mut self, node: Arc<str>, on: bool) -> Vec<Action> {
+        for endpoint in self.endpoints.values_mut().filter(|endpoint| endpoint.node().name == node) {
+            endpoint.marked = on;
+        }
+        if on {
+            self.marked.insert(node);
+            Vec::new()
+        } else {
+            self.marked.remove(&node);
+            vec![Action::Freed]
+        }
+    }
+
+    fn probed(&mut self, id: EndpointId, started: Instant, outcome: Result<Vitals, ProbeError>, now: Instant) -> Vec<Action> {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return Vec::new() };
+        let mut actions = Vec::new();
+        match outcome {
+            Ok(vitals) => {
+                endpoint.last_error.clear();
+                if let Some(busy) = vitals.busy
+                    && endpoint.cool_to(busy, started)
+                {
+                    actions.push(Action::Freed);
+                }
+                endpoint.vitals = Arc::new(vitals);
+                actions.extend(told(id, endpoint.health.good_probe(&endpoint.spec.health, now)));
+            }
+            Err(why) => {
+                endpoint.last_error = why.to_string();
+                let full = endpoint.used() >= endpoint.slots();
+                let holds = !endpoint.is_idle();
+                actions.extend(told(id, endpoint.health.bad_probe(&why, full, holds, &endpoint.spec.health, now)));
+            }
+        }
+        actions
+    }
+
+    fn ended(&mut self, id: EndpointId, slots: u32, end: End, cool_down: Duration, now: Instant) -> Vec<Action> {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return Vec::new() };
+        if slots == 0 {
+            debug_assert!(endpoint.passing > 0, "a lease was given back twice");
+            endpoint.passing = endpoint.passing.saturating_sub(1);
+        } else {
+            debug_assert!(endpoint.at_work >= slots, "a lease was given back twice");
+            endpoint.at_work = endpoint.at_work.saturating_sub(slots);
+        }
+        let plan = endpoint.spec.health;
+        let changes = match end {
+            End::Done => Vec::from_iter(endpoint.health.succeeded(true, now)),
+            End::Failed(Failure::Connect) => endpoint.health.refused(&plan, now),
+            End::Failed(_) => Vec::from_iter(endpoint.health.failed(&plan, now)),
+            End::Aborted { .. } | End::Unused => Vec::from_iter(endpoint.health.trial_over()),
+        };
+        if let End::Failed(failure) = end {
+            endpoint.last_error = failure.words().into();
+        }
+        // A reset or a timeout leaves the node as unknown as a client that left.
+        let cools = matches!(end, End::Aborted { .. } | End::Failed(Failure::Reset | Failure::Timeout));
+        let mut actions = told(id, changes);
+        if cools && slots > 0 && !cool_down.is_zero() {
+            endpoint.cooling.push(Cooling { slots, since: now, until: now + cool_down });
+        } else {
+            actions.push(Action::Freed);
+        }
+        self.forget_idle(&mut actions);
+        actions
+    }
+
+    fn stopped(&mut self, id: EndpointId, slots: u32) -> Vec<Action> {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return Vec::new() };
+        let Some(oldest) = endpoint.cooling.iter().position(|cooling| cooling.slots == slots) else { return Vec::new() };
+        endpoint.cooling.remove(oldest);
+        vec![Action::Freed]
+    }
+
+    fn tick(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for endpoint in self.endpoints.values_mut() {
+            let before = endpoint.cooling.len();
+            endpoint.cooling.retain(|cooling| cooling.until > now);
+            if endpoint.cooling.len() < before {
+                actions.push(Action::Freed);
+            }
+            actions.extend(told(endpoint.id, endpoint.health.tick(now)));
+            if endpoint.leaving.is_some_and(|until| until <= now) {
+                actions.push(Action::Revoke(endpoint.id, Why::Left));
+                // Told once: what does not end by this is not ended by telling it again.
+                endpoint.leaving = Some(now + Duration::from_secs(86_400));
+            }
+        }
+        self.forget_idle(&mut actions);
+        actions
+    }
+
+    /// Forgets endpoints that left and hold nothing of ours.
+    fn forget_idle(&mut self, actions: &mut Vec<Action>) {
+        if self.endpoints.values().all(|endpoint| endpoint.leaving.is_none()) {
+            return;
+        }
+        let idle = |endpoint: &Endpoint| endpoint.leaving.is_some() && endpoint.is_idle();
+        let gone: Vec<EndpointId> = self.endpoints.values().filter(|endpoint| idle(endpoint)).map(|endpoint| endpoint.id).collect();
+        for id in gone {
+            if let Some(endpoint) = self.endpoints.remove(&id) {
+                self.by_name.remove(endpoint.name());
+            }
+            actions.push(Action::Gone(id));
+        }
+    }
+}
+
+impl Endpoint {
+    /// The node says how many requests it works on: what cools beyond that has ended. Whether anything did.
+    fn cool_to(&mut self, busy: u32, probe_started: Instant) -> bool {
+        let mut still = busy.saturating_sub(self.at_work);
+        let before = self.cooling.len();
+        self.cooling.retain(|cooling| {
+            let seen = cooling.since < probe_started;
+            let stays = !seen || still > 0;
+            if seen {
+                still = still.saturating_sub(cooling.slots);
+            }
+            stays
+        });
+        self.cooling.len() < before
+    }
+}
+
+impl Failure {
+    fn words(self) -> &'static str {
+        match self {
+            Failure::Connect => "a request could not connect",
+            Failure::Reset => "it broke a request off",
+            Failure::Status => "it answered a request with a status that counts as failure",
+            Failure::Timeout => "it did not answer a request in time",
+        }
+    }
+}
+
+fn told(id: EndpointId, changes: impl IntoIterator<Item = Change>) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for change in changes {
+        match change {
+            Change::Up => actions.extend([Action::Up(id), Action::Freed]),
+            Change::Down(why) => actions.push(Action::Down(id, why)),
+            Change::Ejected(length) => actions.push(Action::Ejected(id, length)),
+            Change::Revoke(why) => actions.push(Action::Revoke(id, why)),
+            Change::Room => actions.push(Action::Freed),
+        }
+    }
+    actions
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use super::ticket::{Place, PoolId, Ticket, TicketId};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+use tabane_api::EndpointId;
+
+/// Everyone who waits, by what they want.
+#[derive(Default)]
+pub(super) struct Lanes {
+    /// Number of a lane, by what its tickets want.
+    numbers: HashMap<Want, usize>,
+    lanes: HashMap<usize, Lane>,
+    next: usize,
+    /// Where each ticket stands.
+    places: HashMap<TicketId, (usize, Place)>,
+    /// The heads of all lanes, in the order they are served.
+    heads: BTreeMap<Place, usize>,
+}
+
+struct Lane {
+    want: Want,
+    tickets: BTreeMap<Place, Ticket>,
+}
+
+/// What must be the same for two tickets to fit into the same room by the same choice.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Want {
+    pool: PoolId,
+    /// The policy's address: compared, never followed; the lane's tickets keep it alive.
+    policy: usize,
+    slots: u32,
+    vram_mib: u64,
+    labels: Vec<(Arc<str>, Arc<str>)>,
+    key: Option<u64>,
+    excluded: Vec<EndpointId>,
+}
+
+// === impl Lanes ===
+
+impl Lanes {
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn contains(&self, id: TicketId) -> bool {
+        self.places.contains_key(&id)
+    }
+
+    pub(super) fn insert(&mut self, ticket: Ticket) {
+        let want = Want::of(&ticket);
+        let number = *self.numbers.entry(want.clone()).or_insert_with(|| {
+            self.next += 1;
+            self.next
+        });
+        let lane = self.lanes.entry(number).or_insert_with(|| Lane { want, tickets: BTreeMap::new() });
+        let place = ticket.place();
+        if let Some(head) = lane.head() {
+            self.heads.remove(&head);
+        }
+        self.places.insert(ticket.id, (number, place));
+        lane.tickets.insert(place, ticket);
+        if let Some(head) = lane.head() {
+            self.heads.insert(head, number);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: TicketId) -> Option<Ticket> {
+        let (number, place) = self.places.remove(&id)?;
+        let lane = self.lanes.get_mut(&number)?;
+        if let Some(head) = lane.head() {
+            self.heads.remove(&head);
+        }
+        let ticket = lane.tickets.remove(&place);
+        match lane.head() {
+            Some(head) => {
+                self.heads.insert(head, number);
+            }
+            None => {
+                if let Some(lane) = self.lanes.remove(&number) {
+                    self.numbers.remove(&lane.want);
+                }
+            }
+        }
+        ticket
+    }
+
+    /// The first head of a lane after `place`; of all lanes when there is none.
+    pub(super) fn next_head(&self, place: Option<Place>) -> Option<&Ticket> {
+        let after = place.map_or(Bound::Unbounded, Bound::Excluded);
+        let (place, number) = self.heads.range((after, Bound::Unbounded)).next()?;
+        self.lanes.get(number)?.tickets.get(place)
+    }
+
+    /// Everyone, in order.
+    pub(super) fn in_order(&self) -> Vec<&Ticket> {
+        let mut all: Vec<&Ticket> = self.lanes.values().flat_map(|lane| lane.tickets.values()).collect();
+        all.sort_unstable_by_key(|ticket| ticket.place());
+        all
+    }
+}
+
+impl Lane {
+    fn head(&self) -> Option<Place> {
+        self.tickets.first_key_value().map(|(place, _)| *place)
+    }
+}
+
+impl Want {
+    fn of(ticket: &Ticket) -> Self {
+        Want {
+            pool: ticket.pool,
+            policy: Arc::as_ptr(&ticket.policy).cast::<()>().addr(),
+            slots: ticket.need.slots,
+            vram_mib: ticket.need.vram_mib,
+            labels: ticket.need.labels.clone(),
+            key: ticket.need.key,
+            excluded: ticket.excluded.clone(),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Who waits, and who is next.
+//!
+//! No IO, no clock; chance only as it was given. `apply(event, room, now)` changes the state and says who got
+//! what. Who could serve is asked of the [`Room`], at the moment a slot is given: whoever waits sees a node
+//! that came a moment ago.
+//!
+//! Rules.
+//! - The more urgent first, then who came first, across all services: they may share endpoints.
+//! - Tickets that want the same thing stand in one *lane*. Only the heads of lanes are tried, in that order,
+//!   so that one who waits for a certain node (a session, a strict hash) does not hold up the others, and a
+//!   thousand who wait cost as much as one.
+//! - A newcomer stands in its lane before anything is given: it overtakes nobody who could have had its slot.
+//! - A policy may name an endpoint that is full: then the ticket waits for that one.
+//! - At most `queue.max` tickets of a service wait; the next is refused and told when to come back.
+
+mod lanes;
+mod policies;
+mod rate;
+mod ticket;
+
+pub use policies::register;
+pub use ticket::{PoolId, QueueLimits, Ticket, TicketId, WaitingView};
+
+use lanes::Lanes;
+use rate::Rate;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+use tabane_api::{Candidate, Draw, EndpointId, Need, Refusal};
+
+/// Who could serve, and the taking of slots. Dispatch has one, over the fleet.
+pub trait Room {
+    /// Puts everyone into `into` who is usable and fit for the ticket, with room or without.
+    fn candidates<'a>(&'a self, ticket: &Ticket, into: &mut Vec<Candidate<'a>>);
+
+    /// Takes the need's slots; `false` when they do not fit.
+    fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool;
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Someone asks.
+    Arrived(Ticket),
+    /// Someone who waits left, or waited too long.
+    Left(TicketId),
+    /// There may be room that was not there before.
+    Freed,
+}
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// The ticket's slots are taken on this endpoint.
+    Grant(TicketId, EndpointId),
+    /// The ticket is refused.
+    Refuse(TicketId, Refusal),
+}
+
+/// Everyone who waits.
+pub struct Schedule {
+    lanes: Lanes,
+    /// How many of each service wait, and how fast it is served.
+    services: HashMap<Arc<str>, Service>,
+    draw: Box<dyn Draw + Send>,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    waiting: usize,
+    rate: Rate,
+}
+
+/// What a try came to.
+enum Tried {
+    Granted(EndpointId),
+    Waits,
+    Broken(Refusal),
+}
+
+// === impl Schedule ===
+
+impl Schedule {
+    /// Nobody waits. `draw` is all the chance that policies get.
+    pub fn new(draw: Box<dyn Draw + Send>) -> Self {
+        Schedule { lanes: Lanes::default(), services: HashMap::new(), draw }
+    }
+
+    /// Lets something happen.
+    pub fn apply(&mut self, event: Event, room: &mut dyn Room, now: Instant) -> Vec<Action> {
+        match event {
+            Event::Arrived(ticket) => self.arrived(ticket, room, now),
+            Event::Left(id) => {
+                self.remove(id);
+                Vec::new()
+            }
+            Event::Freed => self.serve(room, now),
+        }
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// How many of a service wait.
+    pub fn waiting_in(&self, service: &str) -> usize {
+        self.services.get(service).map_or(0, |service| service.waiting)
+    }
+
+    /// Everyone who waits, in the order they would be served if all wanted the same.
+    pub fn snapshot(&self) -> Vec<WaitingView> {
+        self.lanes.in_order().into_iter().enumerate().map(|(position, ticket)| ticket.view(position)).collect()
+    }
+
+    fn arrived(&mut self, ticket: Ticket, room: &mut dyn Room, now: Instant) -> Vec<Action> {
+        if self.lanes.len() == 0 {
+            match self.attempt(&ticket, room) {
+                Tried::Granted(endpoint) => {
+                    self.granted(&ticket, now);
+                    return vec![Action::Grant(ticket.id, endpoint)];
+                }
+                Tried::Broken(why) => return vec![Action::Refuse(ticket.id, why)],
+                Tried::Waits => return self.wait(ticket, now).into_iter().collect(),
+            }
+        }
+        let (id, service, queue) = (ticket.id, ticket.service.clone(), ticket.queue);
+        self.insert(ticket);
+        let mut actions = self.serve(room, now);
+        let waits = self.lanes.contains(id);
+        let waiting = self.waiting_in(&service);
+        if waits && waiting > queue.max {
+            self.remove(id);
+            actions.push(Action::Refuse(id, self.full(&service, waiting - 1, queue, now)));
+        }
+        actions
+    }
+
+    /// Puts a ticket that found no room into the queue, or refuses it.
+    fn wait(&mut self, ticket: Ticket, now: Instant) -> Option<Action> {
+        let waiting = self.waiting_in(&ticket.service);
+        if waiting >= ticket.queue.max {
+            return Some(Action::Refuse(ticket.id, self.full(&ticket.service, waiting, ticket.queue, now)));
+        }
+        self.insert(ticket);
+        None
+    }
+
+    fn full(&self, service: &Arc<str>, waiting: usize, queue: QueueLimits, now: Instant) -> Refusal {
+        let retry_after = self.services.get(service).map(|service| service.rate.time_for(waiting + 1, now));
+        let retry_after = retry_after.unwrap_or(rate::UNKNOWN).min(queue.max_wait).max(rate::SOONEST);
+        Refusal::QueueFull { service: service.to_string(), waiting, retry_after }
+    }
+
+    /// Gives what is free to the heads of lanes, the first in order first, until nobody's turn comes to anything.
+    fn serve(&mut self, room: &mut dyn Room, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        // A lane whose head found no room is passed over: its place is behind us, and whoever stands behind
+        // it wants the same. A lane whose head was served shows the next, whose place lies ahead.
+        let mut last = None;
+        while let Some(ticket) = self.lanes.next_head(last).cloned() {
+            last = Some(ticket.place());
+            match self.attempt(&ticket, room) {
+                Tried::Granted(endpoint) => {
+                    self.remove(ticket.id);
+                    self.granted(&ticket, now);
+                    actions.push(Action::Grant(ticket.id, endpoint));
+                }
+                Tried::Broken(why) => {
+                    self.remove(ticket.id);
+                    actions.push(Action::Refuse(ticket.id, why));
+                }
+                Tried::Waits => {}
+            }
+        }
+        actions
+    }
+
+    fn attempt(&mut self, ticket: &Ticket, room: &mut dyn Room) -> Tried {
+        let picked = {
+            let mut among = Vec::with_capacity(16);
+            room.candidates(ticket, &mut among);
+            if among.is_empty() {
+                return Tried::Waits;
+            }
+            let draw = &mut *self.draw;
+            // The one place where a plugin's code runs under the lock: its panic must not leave a ticket in two places.
+            let picked = catch_unwind(AssertUnwindSafe(|| ticket.policy.pick(&ticket.need, &among, draw)));
+            match picked {
+                Ok(None) => return Tried::Waits,
+                Ok(Some(index)) => match among.get(index) {
+                    Some(candidate) if candidate.has_room(&ticket.need) => candidate.id,
+                    Some(_) => return Tried::Waits,
+                    None => return Tried::Broken(Refusal::Internal(format!("the policy of service `{}` picked nobody's number", ticket.service))),
+                },
+                Err(_) => return Tried::Broken(Refusal::Internal(format!("the policy of service `{}` panicked", ticket.service))),
+            }
+        };
+        if room.take(picked, &ticket.need) { Tried::Granted(picked) } else { Tried::Waits }
+    }
+
+    fn granted(&mut self, ticket: &Ticket, now: Instant) {
+        self.service(&ticket.service).rate.count(now);
+    }
+
+    fn insert(&mut self, ticket: Ticket) {
+        self.service(&ticket.service).waiting += 1;
+        self.lanes.insert(ticket);
+    }
+
+    fn remove(&mut self, id: TicketId) {
+        if let Some(ticket) = self.lanes.remove(id) {
+            let service = self.service(&ticket.service);
+            service.waiting = service.waiting.saturating_sub(1);
+        }
+    }
+
+    fn service(&mut self, name: &Arc<str>) -> &mut Service {
+        if !self.services.contains_key(name) {
+            // Services come from the plan, so there are few; those that reloads took away are dropped here.
+            if self.services.len() >= 4096 {
+                self.services.retain(|_, service| service.waiting > 0);
+            }
+            self.services.insert(name.clone(), Service::default());
+        }
+        self.services.entry(name.clone()).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

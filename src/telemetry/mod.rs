@@ -1,0 +1,12 @@
+//! What is counted, what is logged, what is told. No globals: `app.rs` makes one of each and hands it down.
+
+mod access_line;
+mod events;
+mod log;
+mod metrics;
+mod process;
+
+pub use access_line::AccessLine;
+pub use events::{Event, Events, Told};
+pub use log::init as init_log;
+pub use metrics::{EndpointGauge, Metrics, Outcome, ProbeOutcome, ServiceMetrics};
