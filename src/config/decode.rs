@@ -75,7 +75,11 @@ impl<'a> De<'a> {
     fn place<T>(&self, result: Result<T, Fault>) -> Result<T, Fault> {
         result.map_err(|mut fault| {
             if fault.place.is_none() {
-                if let Value::Scalar(Scalar { text, expanded: true, .. }) = &self.node.value
+                if let Value::Scalar(Scalar {
+                    text,
+                    expanded: true,
+                    ..
+                }) = &self.node.value
                     && !text.is_empty()
                 {
                     // What came from a variable or a file may be a secret.
@@ -92,15 +96,31 @@ impl<'a> De<'a> {
     }
 
     fn wrong(&self, wanted: &str) -> Fault {
-        Fault::new(format!("expected {wanted}, found {}", found(&self.node.value)), "")
+        Fault::new(
+            format!("expected {wanted}, found {}", found(&self.node.value)),
+            "",
+        )
     }
 
     fn list<'b>(&'b self, items: &'b [Arc<Node>]) -> Items<'b> {
-        Items { of: *self, items, next: 0 }
+        Items {
+            of: *self,
+            items,
+            next: 0,
+        }
     }
 
-    fn map<'b>(&'b self, entries: &'b [(Key, Arc<Node>)], known: &'static [&'static str]) -> Entries<'b> {
-        Entries { of: *self, entries, known, next: 0 }
+    fn map<'b>(
+        &'b self,
+        entries: &'b [(Key, Arc<Node>)],
+        known: &'static [&'static str],
+    ) -> Entries<'b> {
+        Entries {
+            of: *self,
+            entries,
+            known,
+            next: 0,
+        }
     }
 
     /// A scalar as what it looks like (YAML 1.2, core schema).
@@ -126,6 +146,8 @@ impl<'a> De<'a> {
     fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.place(match &self.node.value {
             Value::Null => visitor.visit_unit(),
+            // Only a plugin's block comes here: its fields are not `Field`s.
+            Value::Unreadable => Err(self.wrong("a value")),
             Value::Scalar(scalar) => self.guess(scalar, visitor),
             Value::List(items) => visitor.visit_seq(self.list(items)),
             Value::Map(entries) => visitor.visit_map(self.map(entries, &[])),
@@ -247,9 +269,9 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         self.place(match &self.node.value {
-            Value::Scalar(scalar) => {
-                visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(scalar.text.as_str()))
-            }
+            Value::Scalar(scalar) => visitor.visit_enum(
+                IntoDeserializer::<Fault>::into_deserializer(scalar.text.as_str()),
+            ),
             Value::Map(entries) if entries.len() == 1 => visitor.visit_enum(Variant {
                 of: self,
                 key: &entries[0].0,
@@ -273,7 +295,10 @@ struct Items<'a> {
 impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = Fault;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Fault> {
         let Some(node) = self.items.get(self.next) else {
             return Ok(None);
         };
@@ -299,7 +324,10 @@ struct Entries<'a> {
 impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Fault;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Fault> {
         while let Some((key, _)) = self.entries.get(self.next) {
             let path = Path::Key(self.of.path, &key.text);
             // An unknown key is told and passed over, so that one run finds all of them.
@@ -309,7 +337,11 @@ impl<'de> MapAccess<'de> for Entries<'_> {
                 self.next += 1;
                 continue;
             }
-            let at = KeyDe { key, path: &path, findings: self.of.findings };
+            let at = KeyDe {
+                key,
+                path: &path,
+                findings: self.of.findings,
+            };
             return at.place(seed.deserialize(at)).map(Some);
         }
         Ok(None)
@@ -385,14 +417,28 @@ struct FieldParts<'a> {
 impl<'de> SeqAccess<'de> for FieldParts<'_> {
     type Error = Fault;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Fault> {
         self.next += 1;
         if self.next == 1 {
-            let spot = self.of.findings.spot(self.of.node.mark, self.of.path.to_string());
+            let spot = self
+                .of
+                .findings
+                .spot(self.of.node.mark, self.of.path.to_string());
             // As text, since that is what a key's place comes as.
-            return seed.deserialize(StringDeserializer::new(spot.0.to_string())).map(Some);
+            return seed
+                .deserialize(StringDeserializer::new(spot.0.to_string()))
+                .map(Some);
         }
-        let value = De { optional: false, ..self.of };
+        if matches!(self.of.node.value, Value::Unreadable) {
+            return Ok(None);
+        }
+        let value = De {
+            optional: false,
+            ..self.of
+        };
         match seed.deserialize(value) {
             Ok(value) => Ok(Some(value)),
             Err(fault) => {
@@ -418,7 +464,11 @@ impl<'de, 'a> EnumAccess<'de> for Variant<'a> {
 
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Fault> {
         let path = Path::Key(self.of.path, &self.key.text);
-        let at = KeyDe { key: self.key, path: &path, findings: self.of.findings };
+        let at = KeyDe {
+            key: self.key,
+            path: &path,
+            findings: self.of.findings,
+        };
         let name: StrDeserializer<'_, Fault> = self.key.text.as_str().into_deserializer();
         let variant = at.place(seed.deserialize(name))?;
         Ok((variant, self))
@@ -465,7 +515,11 @@ impl Variant<'_> {
 
 impl Fault {
     fn new(what: String, hint: impl Into<String>) -> Self {
-        Fault { what, hint: hint.into(), place: None }
+        Fault {
+            what,
+            hint: hint.into(),
+            place: None,
+        }
     }
 
     /// Puts it among the findings; `mark` and `path` are for one that has no place of its own.
@@ -503,7 +557,10 @@ impl de::Error for Fault {
             Unexpected::Str(text) if text.contains("${") => "write `$${` for a literal `${`",
             _ => "",
         };
-        Fault::new(format!("expected {}, found {}", in_words(wanted), unexpected(found)), hint)
+        Fault::new(
+            format!("expected {}, found {}", in_words(wanted), unexpected(found)),
+            hint,
+        )
     }
 
     fn invalid_value(found: Unexpected<'_>, wanted: &dyn Expected) -> Self {
@@ -513,14 +570,19 @@ impl de::Error for Fault {
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
         let hint = match field {
             _ if known.is_empty() => "nothing can be configured here".to_owned(),
-            "<<" => "YAML 1.2 has no merge keys: repeat the keys, or alias the whole block".to_owned(),
+            "<<" => {
+                "YAML 1.2 has no merge keys: repeat the keys, or alias the whole block".to_owned()
+            }
             _ => suggest(field, known.iter().copied()),
         };
         Fault::new(format!("unknown key `{}`", shorten(field)), hint)
     }
 
     fn unknown_variant(variant: &str, known: &'static [&'static str]) -> Self {
-        Fault::new(format!("unknown value `{}`", shorten(variant)), suggest(variant, known.iter().copied()))
+        Fault::new(
+            format!("unknown value `{}`", shorten(variant)),
+            suggest(variant, known.iter().copied()),
+        )
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -549,10 +611,14 @@ fn as_bool(text: &str) -> Option<bool> {
 
 fn as_integer(text: &str) -> Option<i128> {
     if let Some(hex) = text.strip_prefix("0x") {
-        return i128::from_str_radix(hex, 16).ok().filter(|_| !hex.starts_with(['+', '-']));
+        return i128::from_str_radix(hex, 16)
+            .ok()
+            .filter(|_| !hex.starts_with(['+', '-']));
     }
     if let Some(octal) = text.strip_prefix("0o") {
-        return i128::from_str_radix(octal, 8).ok().filter(|_| !octal.starts_with(['+', '-']));
+        return i128::from_str_radix(octal, 8)
+            .ok()
+            .filter(|_| !octal.starts_with(['+', '-']));
     }
     text.parse().ok()
 }
@@ -571,6 +637,7 @@ fn as_float(text: &str) -> Option<f64> {
 fn found(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
+        Value::Unreadable => "a variable that is not set".to_owned(),
         Value::Scalar(Scalar { expanded: true, .. }) => "text".to_owned(),
         Value::Scalar(scalar) => format!("`{}`", shorten(&scalar.text)),
         Value::List(_) => "a list".to_owned(),
@@ -586,7 +653,9 @@ fn unexpected(found: Unexpected<'_>) -> String {
         Unexpected::Float(number) => format!("`{number}`"),
         Unexpected::Str(text) => format!("`{}`", shorten(text)),
         Unexpected::Seq => "a list".to_owned(),
-        Unexpected::Map | Unexpected::NewtypeStruct | Unexpected::StructVariant => "a map".to_owned(),
+        Unexpected::Map | Unexpected::NewtypeStruct | Unexpected::StructVariant => {
+            "a map".to_owned()
+        }
         Unexpected::Unit | Unexpected::Option => "nothing".to_owned(),
         other => other.to_string(),
     }

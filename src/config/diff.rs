@@ -40,7 +40,12 @@ pub struct Diff {
 /// Compares two plans. Order and indexes do not matter, names do.
 pub fn diff(old: &Plan, new: &Plan) -> Diff {
     let settings = settings(old, new);
-    let fixed = ["admin.address", "data_dir", "log.format", "limits.connections"];
+    let fixed = [
+        "admin.address",
+        "data_dir",
+        "log.format",
+        "limits.connections",
+    ];
     Diff {
         nodes: change(
             old.nodes.iter().map(|n| (n.facts.name.to_string(), n)),
@@ -58,13 +63,23 @@ pub fn diff(old: &Plan, new: &Plan) -> Diff {
             |a, b| members(old, a) == members(new, b),
         ),
         services: change(
-            old.services.iter().enumerate().map(|(i, s)| (s.name.to_string(), (i, s))),
-            new.services.iter().enumerate().map(|(i, s)| (s.name.to_string(), (i, s))),
+            old.services
+                .iter()
+                .enumerate()
+                .map(|(i, s)| (s.name.to_string(), (i, s))),
+            new.services
+                .iter()
+                .enumerate()
+                .map(|(i, s)| (s.name.to_string(), (i, s))),
             |(i, a), (j, b)| same_service((old, *i, a), (new, *j, b)),
         ),
         listeners: change(
-            old.listeners.iter().map(|l| (l.address.to_string(), service_name(old, l.service))),
-            new.listeners.iter().map(|l| (l.address.to_string(), service_name(new, l.service))),
+            old.listeners
+                .iter()
+                .map(|l| (l.address.to_string(), service_name(old, l.service))),
+            new.listeners
+                .iter()
+                .map(|l| (l.address.to_string(), service_name(new, l.service))),
             |a, b| a == b,
         ),
         tenants: change(
@@ -128,7 +143,11 @@ impl fmt::Display for Change {
         // Enough to recognise a change; a thousand names would not be one line.
         const SOME: usize = 8;
         let signed = |sign: char, names: &[String]| {
-            let mut said: Vec<String> = names.iter().take(SOME).map(|n| format!("{sign}{n}")).collect();
+            let mut said: Vec<String> = names
+                .iter()
+                .take(SOME)
+                .map(|n| format!("{sign}{n}"))
+                .collect();
             if names.len() > SOME {
                 said.push(format!("{sign}{} more", names.len() - SOME));
             }
@@ -156,7 +175,11 @@ fn change<T>(
             Some(_) => {}
         }
     }
-    change.removed = old.keys().filter(|name| !new.contains_key(*name)).cloned().collect();
+    change.removed = old
+        .keys()
+        .filter(|name| !new.contains_key(*name))
+        .cloned()
+        .collect();
     change
 }
 
@@ -169,7 +192,10 @@ fn same_endpoint((old, a): (&Plan, &EndpointPlan), (new, b): (&Plan, &EndpointPl
 /// Members by name: indexes move when anything is added before them.
 fn members<'a>(plan: &'a Plan, pool: &PoolPlan) -> Vec<(&'a str, u32)> {
     let name = |endpoint: usize| plan.endpoints.get(endpoint).map_or("", |e| &*e.name);
-    pool.members.iter().map(|m| (name(m.endpoint), m.weight)).collect()
+    pool.members
+        .iter()
+        .map(|m| (name(m.endpoint), m.weight))
+        .collect()
 }
 
 fn same_service(
@@ -198,7 +224,9 @@ fn routes(plan: &Plan, service: usize) -> impl Iterator<Item = String> + '_ {
 }
 
 fn service_name(plan: &Plan, service: Option<usize>) -> Option<String> {
-    service.and_then(|i| plan.services.get(i)).map(|s| s.name.to_string())
+    service
+        .and_then(|i| plan.services.get(i))
+        .map(|s| s.name.to_string())
 }
 
 fn settings(old: &Plan, new: &Plan) -> Vec<String> {

@@ -64,7 +64,9 @@ impl<'a> Expander<'a> {
             Some(path) => self.file(path, dir)?,
             None => self.variable(inside)?,
         };
-        self.drawn.borrow_mut().push((inside.to_owned(), value.clone()));
+        self.drawn
+            .borrow_mut()
+            .push((inside.to_owned(), value.clone()));
         Ok(value)
     }
 
@@ -73,11 +75,13 @@ impl<'a> Expander<'a> {
             Some((name, default)) => (name, Some(default)),
             None => (inside, None),
         };
-        let good = !name.is_empty()
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let good = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !good {
             return Err((
-                format!("`{}` is not the name of a variable", super::problem::shorten(name)),
+                format!(
+                    "`{}` is not the name of a variable",
+                    super::problem::shorten(name)
+                ),
                 "write `${NAME}`, `${NAME:-default}` or `${file:/path}`".to_owned(),
             ));
         }
@@ -102,7 +106,8 @@ impl<'a> Expander<'a> {
             )
         };
         let bytes = read_bounded(&full, MAX_FILE).map_err(cannot)?;
-        let text = String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8 text".to_owned()))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8 text".to_owned()))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
     }
@@ -150,7 +155,9 @@ mod tests {
 
     #[test]
     fn variables_defaults_and_literals() {
-        let is = |text: &str, expected: &str| assert_eq!(expand(text), Ok(Some(expected.to_owned())), "{text}");
+        let is = |text: &str, expected: &str| {
+            assert_eq!(expand(text), Ok(Some(expected.to_owned())), "{text}")
+        };
         assert_eq!(expand("nothing $A {A}"), Ok(None));
         is("x${A}y", "xa: \"1y");
         is("${B:-b}${A}", "ba: \"1");
@@ -170,7 +177,10 @@ mod tests {
         std::fs::write(dir.path().join("key"), "se cret \r\n").unwrap();
         let env = |_: &str| None;
         let expander = Expander::new(&env);
-        assert_eq!(expander.expand("${file:key}", dir.path()), Ok(Some("se cret ".to_owned())));
+        assert_eq!(
+            expander.expand("${file:key}", dir.path()),
+            Ok(Some("se cret ".to_owned()))
+        );
         assert_eq!(expander.files.borrow().len(), 1);
         assert!(expander.expand("${file:.}", dir.path()).is_err());
     }

@@ -376,7 +376,8 @@ impl FromWord for Listen {
 }
 
 impl FromWord for Admin {
-    const EXPECTED: &'static str = "an address with port, `off`, or a map with `address` and `token`";
+    const EXPECTED: &'static str =
+        "an address with port, `off`, or a map with `address` and `token`";
     const WORD: &'static str = "address and port, or `off`";
 
     fn from_word(word: &str) -> Result<Self, String> {
@@ -442,7 +443,8 @@ impl FromWord for Member {
 }
 
 impl FromWord for Retry {
-    const EXPECTED: &'static str = "`off`, `unsafe`, or a map with `attempts`, `within`, `statuses` and `unsafe`";
+    const EXPECTED: &'static str =
+        "`off`, `unsafe`, or a map with `attempts`, `within`, `statuses` and `unsafe`";
     const WORD: &'static str = "`off` or `unsafe`";
 
     fn from_word(word: &str) -> Result<Self, String> {

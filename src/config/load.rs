@@ -102,14 +102,16 @@ impl<'a> Reader<'a> {
         match read_bounded(path, MAX_FILE) {
             Ok(bytes) => self.text(name, folder(path), &bytes, depth),
             Err(why) => match by {
-                Some(spot) => self
-                    .findings
-                    .problem(spot, format!("cannot read `{name}`: {why}"), ""),
+                Some(spot) => {
+                    self.findings
+                        .problem(spot, format!("cannot read `{name}`: {why}"), "")
+                }
                 None => {
                     let file = self.findings.source(name, folder(path));
                     let hint = "name another with `-c FILE` or `TABANE_CONFIG`";
                     let what = format!("cannot read the file: {why}");
-                    self.findings.problem_at(start(file), String::new(), what, hint);
+                    self.findings
+                        .problem_at(start(file), String::new(), what, hint);
                 }
             },
         }
@@ -131,16 +133,19 @@ impl<'a> Reader<'a> {
         let unreadable = parsed.root.is_none() && !parsed.broken.is_empty();
         for broken in parsed.broken {
             self.findings
-                .problem_at(broken.mark, String::new(), broken.what, broken.hint);
+                .problem_at(broken.mark, broken.path, broken.what, broken.hint);
         }
         if unreadable {
             return;
         }
-        let root = parsed.root.filter(|node| !matches!(node.value, tree::Value::Null));
+        let root = parsed
+            .root
+            .filter(|node| !matches!(node.value, tree::Value::Null));
         let spot = self.findings.spot(start(file), String::new());
         let Some(root) = root else {
             if depth == 0 {
-                let hint = "the least is `services: {any: {pool: [http://gpu1:8188], routes: [/]}}`";
+                let hint =
+                    "the least is `services: {any: {pool: [http://gpu1:8188], routes: [/]}}`";
                 self.findings.problem(spot, "the file is empty", hint);
             }
             return;
@@ -158,7 +163,13 @@ impl<'a> Reader<'a> {
             Err(error) => {
                 let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
                 let line = before.matches('\n').count() as u32 + 1;
-                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u32 + 1;
+                let column = before
+                    .rsplit('\n')
+                    .next()
+                    .unwrap_or_default()
+                    .chars()
+                    .count() as u32
+                    + 1;
                 self.findings.problem_at(
                     Mark { file, line, column },
                     String::new(),
@@ -190,10 +201,16 @@ impl<'a> Reader<'a> {
     fn include(&mut self, spot: Spot, pattern: &str, depth: usize) {
         if depth >= MAX_DEPTH {
             let what = format!("includes more than {MAX_DEPTH} deep");
-            return self.findings.problem(spot, what, "include it from a file further up");
+            return self
+                .findings
+                .problem(spot, what, "include it from a file further up");
         }
         if pattern.contains("**") {
-            return self.findings.problem(spot, "`**` is not followed", "name the folders one by one");
+            return self.findings.problem(
+                spot,
+                "`**` is not followed",
+                "name the folders one by one",
+            );
         }
         let dir = self.findings.dir(spot);
         let full = dir.join(pattern);
@@ -211,7 +228,9 @@ impl<'a> Reader<'a> {
                     self.bounded(&path, depth, spot);
                 }
             }
-            Err(error) => self.findings.problem(spot, format!("not a pattern: {}", error.msg), ""),
+            Err(error) => self
+                .findings
+                .problem(spot, format!("not a pattern: {}", error.msg), ""),
         }
     }
 
@@ -270,12 +289,20 @@ impl<'a> Reader<'a> {
             add(name.as_bytes());
             add(value.as_bytes());
         }
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hasher
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
 fn start(file: u32) -> Mark {
-    Mark { file, line: 1, column: 1 }
+    Mark {
+        file,
+        line: 1,
+        column: 1,
+    }
 }
 
 /// The folder a path is in; `.` for a bare name, so that it can be watched.
@@ -288,5 +315,8 @@ fn folder(path: &Path) -> PathBuf {
 
 fn distinct(paths: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut seen = HashSet::new();
-    paths.into_iter().filter(|path| seen.insert(path.clone())).collect()
+    paths
+        .into_iter()
+        .filter(|path| seen.insert(path.clone()))
+        .collect()
 }

@@ -103,13 +103,19 @@ mod tests {
         );
         problem.path.clear();
         problem.hint.clear();
-        assert_eq!(problem.to_string(), "conf/a.yaml:14:9: must be at least 1, got 0");
+        assert_eq!(
+            problem.to_string(),
+            "conf/a.yaml:14:9: must be at least 1, got 0"
+        );
     }
 
     #[test]
     fn a_near_name_is_suggested_and_a_far_one_gets_the_list() {
         assert_eq!(suggest("imgae", ["image", "chat"]), "did you mean `image`?");
-        assert_eq!(suggest("zzz", ["image", "chat"]), "there are `chat` and `image`");
+        assert_eq!(
+            suggest("zzz", ["image", "chat"]),
+            "there are `chat` and `image`"
+        );
         assert_eq!(suggest("zzz", []), "there is none");
     }
 }

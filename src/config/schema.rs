@@ -9,10 +9,19 @@ use tabane_api::Registry;
 /// The JSON Schema (draft 2020-12) of a configuration file.
 pub fn schema(registry: &Registry) -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
-    let kinds = blocks(registry.kinds().iter().map(|k| (k.name, k.schema)), &mut generator);
-    let policies = blocks(registry.policies().iter().map(|p| (p.name, p.schema)), &mut generator);
+    let kinds = blocks(
+        registry.kinds().iter().map(|k| (k.name, k.schema)),
+        &mut generator,
+    );
+    let policies = blocks(
+        registry.policies().iter().map(|p| (p.name, p.schema)),
+        &mut generator,
+    );
     let mut schema = File::json_schema(&mut generator);
-    schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+    schema.insert(
+        "$schema".to_owned(),
+        json!("https://json-schema.org/draft/2020-12/schema"),
+    );
     schema.insert("title".to_owned(), json!("tabane"));
     let mut definitions = generator.take_definitions(true);
     if let Some(properties) = definitions
@@ -34,7 +43,10 @@ pub fn schema(registry: &Registry) -> Value {
 type Make = fn(&mut SchemaGenerator) -> Schema;
 
 /// One of the names, or a map of one name to its block.
-fn blocks(entries: impl Iterator<Item = (&'static str, Make)>, generator: &mut SchemaGenerator) -> Value {
+fn blocks(
+    entries: impl Iterator<Item = (&'static str, Make)>,
+    generator: &mut SchemaGenerator,
+) -> Value {
     let mut names = Vec::new();
     let mut properties = Map::new();
     for (name, make) in entries {
@@ -62,12 +74,18 @@ fn join(properties: &mut Map<String, Value>, key: &str, more: Value) {
 fn allow_variables(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
-            let plain = matches!(map.get("type").and_then(Value::as_str), Some("integer" | "number" | "boolean"));
+            let plain = matches!(
+                map.get("type").and_then(Value::as_str),
+                Some("integer" | "number" | "boolean")
+            );
             if plain && let Some(kind) = map.remove("type") {
                 let described = map.remove("description");
                 let mut value = std::mem::take(map);
                 value.insert("type".to_owned(), kind);
-                map.insert("anyOf".to_owned(), json!([value, {"type": "string", "pattern": "\\$\\{"}]));
+                map.insert(
+                    "anyOf".to_owned(),
+                    json!([value, {"type": "string", "pattern": "\\$\\{"}]),
+                );
                 if let Some(described) = described {
                     map.insert("description".to_owned(), described);
                 }

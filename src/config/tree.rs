@@ -37,6 +37,8 @@ pub(crate) struct Node {
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Null,
+    /// Its `${…}` could not be replaced, which was told.
+    Unreadable,
     Scalar(Scalar),
     List(Vec<Arc<Node>>),
     Map(Vec<(Key, Arc<Node>)>),
@@ -61,6 +63,7 @@ pub(crate) struct Key {
 #[derive(Debug)]
 pub(crate) struct Broken {
     pub(crate) mark: Mark,
+    pub(crate) path: String,
     pub(crate) what: String,
     pub(crate) hint: String,
 }
@@ -76,8 +79,11 @@ pub(crate) struct Parsed {
 
 /// Reads one file's text.
 pub(crate) fn parse(file: u32, text: &str, expand: &mut Expand<'_>) -> Parsed {
+    // Editors on Windows like to begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder {
         file,
+        end: end_of(text),
         open: Vec::new(),
         anchors: HashMap::new(),
         values: 0,
@@ -85,8 +91,6 @@ pub(crate) fn parse(file: u32, text: &str, expand: &mut Expand<'_>) -> Parsed {
         broken: Vec::new(),
         expand,
     };
-    // Editors on Windows like to begin a file with a byte order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if let Err(fatal) = builder.read(text) {
         builder.broken.push(fatal);
         builder.root = None;
@@ -111,6 +115,8 @@ impl Node {
 
 struct Builder<'a, 'e> {
     file: u32,
+    /// The last line, and the column behind its end.
+    end: (u32, u32),
     open: Vec<Open>,
     anchors: HashMap<usize, Arc<Node>>,
     values: u64,
@@ -144,6 +150,7 @@ impl Builder<'_, '_> {
         loop {
             let (event, marker) = parser.next_token().map_err(|error| Broken {
                 mark: self.mark(error.marker()),
+                path: self.path(),
                 what: format!("not YAML: {}", error.info()),
                 hint: yaml_hint(text, error.marker().line()),
             })?;
@@ -200,6 +207,7 @@ impl Builder<'_, '_> {
             return self.key(mark, text);
         }
         let plain = matches!(style, TScalarStyle::Plain);
+        let text_is_empty = text.is_empty();
         let value = if plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") {
             Value::Null
         } else {
@@ -215,14 +223,19 @@ impl Builder<'_, '_> {
                     expanded: true,
                 }),
                 Err((what, hint)) => {
-                    self.broken.push(Broken { mark, what, hint });
-                    Value::Null
+                    let path = self.path();
+                    self.broken.push(Broken {
+                        mark,
+                        path,
+                        what,
+                        hint,
+                    });
+                    Value::Unreadable
                 }
             }
         };
-        // An empty value's mark is that of the next token, on some later line.
-        let mark = match (&value, self.last_key()) {
-            (Value::Null, Some(key)) if text_is_absent(mark, key) => key,
+        let mark = match &value {
+            Value::Null if text_is_empty => self.before(mark),
             _ => mark,
         };
         let node = Arc::new(Node {
@@ -236,19 +249,23 @@ impl Builder<'_, '_> {
     }
 
     fn key(&mut self, mark: Mark, text: String) -> Result<(), Broken> {
-        if let Some(Open {
+        let Some(Open {
             what: Unfinished::Map { lines, key, .. },
             ..
         }) = self.open.last_mut()
-        {
-            if let Some(first) = lines.insert(text.clone(), mark.line) {
-                self.broken.push(Broken {
-                    mark,
-                    what: format!("the key `{}` stands here twice", shorten(&text)),
-                    hint: format!("the first is on line {first}"),
-                });
-            }
-            *key = Some(Key { text, mark });
+        else {
+            return Ok(());
+        };
+        let first = lines.insert(text.clone(), mark.line);
+        let what = format!("the key `{}` stands here twice", shorten(&text));
+        *key = Some(Key { text, mark });
+        if let Some(first) = first {
+            self.broken.push(Broken {
+                mark,
+                path: self.path(),
+                what,
+                hint: format!("the first is on line {first}"),
+            });
         }
         Ok(())
     }
@@ -340,32 +357,60 @@ impl Builder<'_, '_> {
         )
     }
 
-    fn last_key(&self) -> Option<Mark> {
+    /// The place of a value that was not written: its parser's mark is that of whatever follows.
+    fn before(&self, mark: Mark) -> Mark {
         match self.open.last() {
             Some(Open {
                 what: Unfinished::Map { key: Some(key), .. },
                 ..
-            }) => Some(key.mark),
-            _ => None,
+            }) => key.mark,
+            Some(list) => list.mark,
+            None => mark,
         }
     }
 
+    /// Where the next value comes.
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for open in &self.open {
+            match &open.what {
+                Unfinished::List(items) => path.push_str(&format!("[{}]", items.len())),
+                Unfinished::Map { key: Some(key), .. } => {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    path.push_str(&format!("{dot}{}", shorten(&key.text)));
+                }
+                Unfinished::Map { .. } => {}
+            }
+        }
+        path
+    }
+
     fn mark(&self, marker: &Marker) -> Mark {
+        let (line, column) = ((marker.line() as u32).max(1), marker.col() as u32 + 1);
+        // What is missing at the end of a file is found behind it: told at its last line.
+        let (line, column) = match line > self.end.0 {
+            true => self.end,
+            false => (line, column),
+        };
         Mark {
             file: self.file,
-            line: (marker.line() as u32).max(1),
-            column: marker.col() as u32 + 1,
+            line,
+            column,
         }
     }
 }
 
-fn text_is_absent(value: Mark, key: Mark) -> bool {
-    value.line != key.line
+/// The last line and the column behind its end. A lone carriage return ends a line too (YAML 1.2, 5.4).
+fn end_of(text: &str) -> (u32, u32) {
+    let normal = text.replace("\r\n", "\n").replace('\r', "\n");
+    let end = normal.lines().last().map_or(0, |line| line.chars().count());
+    (normal.lines().count().max(1) as u32, end as u32 + 1)
 }
 
 fn broken(mark: Mark, what: impl Into<String>, hint: impl Into<String>) -> Broken {
     Broken {
         mark,
+        path: String::new(),
         what: what.into(),
         hint: hint.into(),
     }
@@ -412,7 +457,10 @@ mod tests {
         let mut text = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
         for i in 1..30 {
             let before = format!("*a{}, ", i - 1).repeat(9);
-            text.push_str(&format!("a{i}: &a{i} [{}]\n", before.trim_end_matches(", ")));
+            text.push_str(&format!(
+                "a{i}: &a{i} [{}]\n",
+                before.trim_end_matches(", ")
+            ));
         }
         let parsed = plain(&text);
         assert!(parsed.root.is_none());
@@ -421,7 +469,11 @@ mod tests {
 
     #[test]
     fn depth_is_bounded_in_flow_and_in_block() {
-        for text in ["[".repeat(500_000), "- ".repeat(500_000), "{a: ".repeat(200_000)] {
+        for text in [
+            "[".repeat(500_000),
+            "- ".repeat(500_000),
+            "{a: ".repeat(200_000),
+        ] {
             let parsed = plain(&text);
             assert!(parsed.root.is_none());
             assert_eq!(parsed.broken.len(), 1, "{:?}", parsed.broken);

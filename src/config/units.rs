@@ -34,18 +34,28 @@ impl Unit for Span {
     const EXPECTED: &'static str = "a duration such as `500ms`, `30s`, `5m` or `1h`";
 
     fn parse(text: &str) -> Result<Self, String> {
-        let no = || format!("`{}` is not a duration; write it as `500ms`, `30s`, `5m` or `1h`", short(text));
+        let no = || {
+            format!(
+                "`{}` is not a duration; write it as `500ms`, `30s`, `5m` or `1h`",
+                short(text)
+            )
+        };
         if text == "0" {
             return Ok(Span(Duration::ZERO));
         }
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(format!("`{}` has no unit; write `{0}s` for seconds", short(text)));
+            return Err(format!(
+                "`{}` has no unit; write `{0}s` for seconds",
+                short(text)
+            ));
         }
         let mut rest = text;
         let mut total_ms: u64 = 0;
         while !rest.is_empty() {
             let (number, after) = leading_number(rest).ok_or_else(no)?;
-            let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+            let end = after
+                .find(|c: char| !c.is_ascii_alphabetic())
+                .unwrap_or(after.len());
             let (unit, next) = after.split_at(end);
             let ms = match unit {
                 "ms" => 1,
@@ -76,7 +86,12 @@ impl Unit for Size {
     const EXPECTED: &'static str = "a size such as `1024`, `64KB`, `1MiB` or `24GiB`";
 
     fn parse(text: &str) -> Result<Self, String> {
-        let no = || format!("`{}` is not a size; write it as `1024`, `64KB`, `1MiB` or `24GiB`", short(text));
+        let no = || {
+            format!(
+                "`{}` is not a size; write it as `1024`, `64KB`, `1MiB` or `24GiB`",
+                short(text)
+            )
+        };
         let (number, unit) = leading_number(text).ok_or_else(no)?;
         let factor: u64 = match unit.trim_start() {
             "" | "B" => 1,
@@ -90,8 +105,12 @@ impl Unit for Size {
             "TiB" => 1 << 40,
             _ => return Err(no()),
         };
-        let bytes = number.checked_mul(factor).filter(|bytes| *bytes <= i64::MAX as u64);
-        bytes.map(Size).ok_or_else(|| format!("`{}` is more than can be counted", short(text)))
+        let bytes = number
+            .checked_mul(factor)
+            .filter(|bytes| *bytes <= i64::MAX as u64);
+        bytes
+            .map(Size)
+            .ok_or_else(|| format!("`{}` is more than can be counted", short(text)))
     }
 }
 
@@ -107,7 +126,9 @@ impl<T: Unit> Unit for OrNone<T> {
 }
 
 fn leading_number(text: &str) -> Option<(u64, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     Some((digits.parse().ok()?, rest))
 }
@@ -201,7 +222,19 @@ mod tests {
         assert_eq!(ms("30s"), Ok(30_000));
         assert_eq!(ms("1h30m"), Ok(5_400_000));
         assert_eq!(ms("0"), Ok(0));
-        for bad in ["", "5", "s", "5 s", "5x", "-5s", "1.5s", "99999999999999999999s", "18446744073709551615h", "367d", "5sé"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "5x",
+            "-5s",
+            "1.5s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+            "367d",
+            "5sé",
+        ] {
             assert!(ms(bad).is_err(), "{bad}");
         }
     }
@@ -212,7 +245,15 @@ mod tests {
         assert_eq!(bytes("1024"), Ok(1024));
         assert_eq!(bytes("64KB"), Ok(64_000));
         assert_eq!(bytes("24GiB"), Ok(24 << 30));
-        for bad in ["", "GiB", "-1", "1.5GiB", "1 XB", "99999999999999999999", "18446744073709551615TiB"] {
+        for bad in [
+            "",
+            "GiB",
+            "-1",
+            "1.5GiB",
+            "1 XB",
+            "99999999999999999999",
+            "18446744073709551615TiB",
+        ] {
             assert!(bytes(bad).is_err(), "{bad}");
         }
     }

@@ -26,9 +26,16 @@ pub(crate) struct AdminListener {
 /// The operator's listener; on 127.0.0.1:9900 when nothing was typed.
 pub(crate) fn admin(all: &All, findings: &Findings) -> Option<AdminListener> {
     let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9900));
-    let Some(At { spot, value: Short(typed) }) = all.admin.at(all.root) else {
+    let Some(At {
+        spot,
+        value: Short(typed),
+    }) = all.admin.at(all.root)
+    else {
         return Some(AdminListener {
-            plan: AdminPlan { address: default, token: None },
+            plan: AdminPlan {
+                address: default,
+                token: None,
+            },
             spot: all.root,
         });
     };
@@ -48,7 +55,11 @@ pub(crate) fn admin(all: &All, findings: &Findings) -> Option<AdminListener> {
     }
     if typed.token.is_missing() && !address.ip().is_loopback() {
         let hint = "add `token: \"${file:/run/secrets/admin}\"`, or listen on 127.0.0.1";
-        findings.problem(typed.address.spot(spot), "an admin listener that others can reach needs a token", hint);
+        findings.problem(
+            typed.address.spot(spot),
+            "an admin listener that others can reach needs a token",
+            hint,
+        );
     }
     let token = token.map(|token| Secret::new(token.value.clone()));
     Some(AdminListener {
@@ -64,9 +75,17 @@ pub(crate) fn tenants(all: &All, findings: &Findings) -> Vec<TenantPlan> {
     for (name, tenant) in &all.tenants {
         value::name(name, findings);
         if name.value == tabane_api::ANONYMOUS {
-            findings.problem(name.spot, "this is the name of those without a key", "choose another");
+            findings.problem(
+                name.spot,
+                "this is the name of those without a key",
+                "choose another",
+            );
         }
-        let Some(At { spot, value: Short(typed) }) = tenant.at(name.spot) else {
+        let Some(At {
+            spot,
+            value: Short(typed),
+        }) = tenant.at(name.spot)
+        else {
             continue;
         };
         let mut keys = Vec::new();
@@ -109,16 +128,23 @@ pub(crate) fn anonymous(
         Some(AnonymousWord::Deny) => Anonymous::Deny,
     };
     let hint = "add `tenants:` with keys, or `access: {anonymous: allow}`";
-    let open = listeners.iter().find(|l| !l.plan.address.ip().is_loopback());
+    let open = listeners
+        .iter()
+        .find(|l| !l.plan.address.ip().is_loopback());
     match (anonymous, open) {
         _ if !all.tenants.is_empty() || !tenants.is_empty() => {}
         (Anonymous::Loopback, Some(listener)) => {
-            let what = "whoever comes from another machine will get 401, since there are no tenants";
+            let what =
+                "whoever comes from another machine will get 401, since there are no tenants";
             findings.warn(listener.spot, what, hint);
         }
         (Anonymous::Deny, _) => {
             let spot = all.access.spot(all.root);
-            findings.warn(spot, "everybody will get 401, since there are no tenants", hint);
+            findings.warn(
+                spot,
+                "everybody will get 401, since there are no tenants",
+                hint,
+            );
         }
         _ => {}
     }
@@ -129,7 +155,11 @@ pub(crate) fn anonymous(
 pub(crate) fn data_dir(all: &All, findings: &Findings) -> Option<PathBuf> {
     let At { spot, value } = all.data_dir.at(all.root)?;
     if value.is_empty() {
-        findings.problem(spot, "an empty path", "leave `data_dir` out to keep nothing");
+        findings.problem(
+            spot,
+            "an empty path",
+            "leave `data_dir` out to keep nothing",
+        );
         return None;
     }
     Some(findings.resolve(spot, value))
@@ -158,7 +188,14 @@ pub(crate) fn limits(all: &All, findings: &Findings) -> LimitsPlan {
     let limits = all.limits.get().unwrap_or(&none);
     let seconds = Duration::from_secs;
     LimitsPlan {
-        connections: value::number(&limits.connections, 1..=10_000_000, 10_000, "", outer, findings) as usize,
+        connections: value::number(
+            &limits.connections,
+            1..=10_000_000,
+            10_000,
+            "",
+            outer,
+            findings,
+        ) as usize,
         keep_alive: value::positive(&limits.keep_alive, seconds(75), outer, findings),
         client_read: value::positive(&limits.client_read, seconds(60), outer, findings),
         held_bytes: limits.held_bytes.get().map_or(1 << 30, |size| size.0),

@@ -36,7 +36,11 @@ pub(crate) fn policy(
 ) -> Option<Arc<dyn BoundPolicy>> {
     let block = Block::of(typed, "policy", "least_loaded", outer, findings)?;
     let Some(entry) = registry.find_policy(&block.name) else {
-        block.unknown("policy", registry.policies().iter().map(|p| p.name), findings);
+        block.unknown(
+            "policy",
+            registry.policies().iter().map(|p| p.name),
+            findings,
+        );
         return None;
     };
     let bound = block.bind(entry.decode, findings)?;
@@ -107,7 +111,12 @@ impl Block {
 
     fn unknown<'a>(&self, what: &str, known: impl Iterator<Item = &'a str>, findings: &Findings) {
         let what = format!("there is no {what} `{}`", shorten(&self.name));
-        findings.problem_at(self.named_at, self.path.clone(), what, suggest(&self.name, known));
+        findings.problem_at(
+            self.named_at,
+            self.path.clone(),
+            what,
+            suggest(&self.name, known),
+        );
     }
 
     fn refused<T>(&self, why: String, findings: &Findings) -> Option<T> {

@@ -75,7 +75,11 @@ impl Fleet {
         if !node.url.is_missing() {
             if !node.endpoints.is_missing() {
                 let hint = "move it below `endpoints`";
-                findings.problem(node.url.spot(name.spot), "`url` and `endpoints` exclude each other", hint);
+                findings.problem(
+                    node.url.spot(name.spot),
+                    "`url` and `endpoints` exclude each other",
+                    hint,
+                );
                 return;
             }
             let full = format!("{}/{ONLY}", name.value);
@@ -92,7 +96,11 @@ impl Fleet {
             });
             self.add(&name.value, full, plan, spot);
         } else if node.endpoints.is_missing() {
-            findings.missing(name.spot, "endpoints", "say `endpoints: {NAME: URL}`, or `url: URL`");
+            findings.missing(
+                name.spot,
+                "endpoints",
+                "say `endpoints: {NAME: URL}`, or `url: URL`",
+            );
         } else if !node.slots.is_missing() {
             let hint = "say it at each endpoint: `{url: URL, slots: N}`";
             findings.problem(node.slots.spot(name.spot), "`slots` goes with `url`", hint);
@@ -119,7 +127,11 @@ impl Fleet {
         match (typed.tls.at(outer), &mut target.tls) {
             (Some(tls), Some(plan)) => self.tls(tls, plan, findings),
             (Some(tls), None) => {
-                findings.problem(tls.spot, "`tls` goes with an `https` URL", "write `https://…`, or remove it");
+                findings.problem(
+                    tls.spot,
+                    "`tls` goes with an `https` URL",
+                    "write `https://…`, or remove it",
+                );
             }
             _ => {}
         }
@@ -145,10 +157,22 @@ impl Fleet {
             return;
         };
         let path = findings.resolve(spot, ca);
+        if self.files.iter().any(|(known, _)| *known == path) {
+            plan.ca = Some(path);
+            return;
+        }
         match read_bounded(&path, MAX_CA) {
-            Err(why) => findings.problem(spot, format!("cannot read `{ca}`: {why}"), "a relative path starts at this file's folder"),
+            Err(why) => findings.problem(
+                spot,
+                format!("cannot read `{ca}`: {why}"),
+                "a relative path starts at this file's folder",
+            ),
             Ok(bytes) if !is_pem(&bytes) => {
-                findings.problem(spot, format!("`{ca}` holds no PEM certificate"), "it needs a `-----BEGIN CERTIFICATE-----` block");
+                findings.problem(
+                    spot,
+                    format!("`{ca}` holds no PEM certificate"),
+                    "it needs a `-----BEGIN CERTIFICATE-----` block",
+                );
             }
             Ok(bytes) => {
                 self.files.push((path.clone(), bytes));
@@ -174,7 +198,9 @@ impl Fleet {
             let known = &mut self.endpoints[index];
             if known.target != target {
                 let hint = "declare it under `nodes:`, with an endpoint for each";
-                findings.problem(spot, format!("`{node}` is spoken to as http and as https"), hint);
+                let what = format!("`{node}` is spoken to as http and as https");
+                findings.problem(spot, what, hint);
+                return None;
             }
             match (said, slots) {
                 (Some(other), Some(slots)) if u64::from(known.slots) != slots => {
@@ -191,16 +217,34 @@ impl Fleet {
         }
         if self.of_node.contains_key(&node) {
             let hint = format!("name its endpoint, `{node}/NAME`, in place of the URL");
-            findings.problem(spot, format!("a node `{node}` is declared under `nodes:`"), hint);
+            findings.problem(
+                spot,
+                format!("a node `{node}` is declared under `nodes:`"),
+                hint,
+            );
             return None;
         }
         // The same card under two names would be counted twice.
-        if let Some(twin) = self.endpoints.iter().find(|e| same_socket(&e.target, &target)) {
+        if let Some(twin) = self
+            .endpoints
+            .iter()
+            .find(|e| same_socket(&e.target, &target))
+        {
             let hint = format!("write `{}`", twin.name);
-            findings.warn(spot, format!("this is the URL of `{}`, counted as another node", twin.name), hint);
+            findings.warn(
+                spot,
+                format!(
+                    "this is the URL of `{}`, counted as another node",
+                    twin.name
+                ),
+                hint,
+            );
         }
         self.nodes.push(NodePlan {
-            facts: Arc::new(NodeFacts { name: node.as_str().into(), ..NodeFacts::default() }),
+            facts: Arc::new(NodeFacts {
+                name: node.as_str().into(),
+                ..NodeFacts::default()
+            }),
             drained: false,
         });
         let plan = EndpointPlan {
@@ -273,17 +317,28 @@ fn facts(name: &At<String>, node: &Node, findings: &Findings) -> NodeFacts {
     let (gpu, vram) = match node.gpu.get() {
         Some(short) => {
             let Gpu { model, vram } = &short.0;
-            (model.get().cloned().unwrap_or_default(), vram.get().map_or(0, |size| size.0))
+            (
+                model.get().cloned().unwrap_or_default(),
+                vram.get().map_or(0, |size| size.0),
+            )
         }
         None => (String::new(), 0),
     };
     let price = node.price_per_hour.or(0.0);
     if !(price.is_finite() && price >= 0.0) {
-        findings.problem(node.price_per_hour.spot(name.spot), "must be 0 or more", "it is in USD per hour");
+        findings.problem(
+            node.price_per_hour.spot(name.spot),
+            "must be 0 or more",
+            "it is in USD per hour",
+        );
     }
     let labels = node.labels.get().map(|labels| {
         let pairs = labels.0.iter();
-        pairs.filter_map(|(key, value)| Some((key.value.as_str().into(), value.get()?.as_str().into()))).collect()
+        pairs
+            .filter_map(|(key, value)| {
+                Some((key.value.as_str().into(), value.get()?.as_str().into()))
+            })
+            .collect()
     });
     NodeFacts {
         name: name.value.as_str().into(),
@@ -339,7 +394,12 @@ fn url(text: &str, spot: Spot, findings: &Findings) -> Option<Url> {
 
 fn parse_url(text: &str) -> Result<Url, (String, String)> {
     let like = || "write it as `http://100.64.0.11:8188`".to_owned();
-    let no = |what: &str| (format!("`{}` {what}", shorten(&without_secret(text))), like());
+    let no = |what: &str| {
+        (
+            format!("`{}` {what}", shorten(&without_secret(text))),
+            like(),
+        )
+    };
     let lower = text.to_ascii_lowercase();
     let (https, rest) = if lower.starts_with("http://") {
         (false, &text["http://".len()..])
@@ -393,7 +453,9 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
 
 fn is_host(text: &str) -> bool {
     let name = (1..=253).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     name || text.parse::<Ipv6Addr>().is_ok()
 }
 

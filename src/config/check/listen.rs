@@ -22,7 +22,11 @@ pub(crate) struct Listener {
 pub(crate) fn listeners(all: &All, services: &[Checked<'_>], findings: &Findings) -> Vec<Listener> {
     let mut listeners = Vec::new();
     for field in &all.listen {
-        let Some(At { spot, value: Short(typed) }) = field.at(all.root) else {
+        let Some(At {
+            spot,
+            value: Short(typed),
+        }) = field.at(all.root)
+        else {
             continue;
         };
         let service = typed.service.at(spot).and_then(|name| {
@@ -35,7 +39,11 @@ pub(crate) fn listeners(all: &All, services: &[Checked<'_>], findings: &Findings
             }
             found.map(|service| service.index)
         });
-        let Some(At { spot: address_spot, value: address }) = typed.address.at(spot) else {
+        let Some(At {
+            spot: address_spot,
+            value: address,
+        }) = typed.address.at(spot)
+        else {
             if typed.address.is_missing() {
                 findings.missing(spot, "address", "such as `0.0.0.0:8080`");
             }
@@ -71,25 +79,47 @@ pub(crate) fn no_clash(
 ) {
     let mut before: Vec<(SocketAddr, Spot, &str)> = Vec::new();
     let admin = admin.map(|a| (a.plan.address, a.spot, "the admin listener"));
-    let listeners = listeners.iter().map(|l| (l.plan.address, l.spot, "a listener"));
+    let listeners = listeners
+        .iter()
+        .map(|l| (l.plan.address, l.spot, "a listener"));
     for (address, spot, what) in listeners.chain(admin) {
         if let Some((other, at, whose)) = before.iter().find(|(other, ..)| clash(*other, address)) {
-            let told = format!("{address} is already taken by {whose} on {other}");
-            let hint = match *at == all.root {
-                true => "say under `listen:` where clients connect".to_owned(),
-                false => format!("it is at {}", findings.show(*at)),
+            // A default stands nowhere: what was typed is then at fault.
+            let (spot, mine, theirs, whose, hint) = match (spot == all.root, *at == all.root) {
+                (true, _) => (*at, *other, address, what, unless(what)),
+                (_, true) => (spot, address, *other, *whose, unless(whose)),
+                _ => (
+                    spot,
+                    address,
+                    *other,
+                    *whose,
+                    format!("it is at {}", findings.show(*at)),
+                ),
             };
-            findings.problem(spot, told, hint);
+            findings.problem(
+                spot,
+                format!("{mine} is taken by {whose} on {theirs}"),
+                hint,
+            );
         }
         before.push((address, spot, what));
     }
 }
 
+/// How to move a listener that is there by default.
+fn unless(whose: &str) -> String {
+    match whose {
+        "the admin listener" => {
+            "that is its default; say `admin: ADDRESS`, or `admin: off`".to_owned()
+        }
+        _ => "that is its default; say `listen: [ADDRESS]`".to_owned(),
+    }
+}
+
 /// Whether both cannot be listened on. Port 0 takes any free one. `[::]` takes IPv4 too on most systems.
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
-    let takes_all = |ip: IpAddr, other: IpAddr| {
-        ip.is_unspecified() && (ip.is_ipv6() || other.is_ipv4())
-    };
+    let takes_all =
+        |ip: IpAddr, other: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || other.is_ipv4());
     a.port() != 0
         && a.port() == b.port()
         && (a.ip() == b.ip() || takes_all(a.ip(), b.ip()) || takes_all(b.ip(), a.ip()))

@@ -43,7 +43,11 @@ impl Pools {
     ) -> Option<usize> {
         let Some(At { spot, value }) = typed.at(outer) else {
             if typed.is_missing() {
-                findings.missing(outer, "pool", "name one of `pools:`, or list endpoints or URLs");
+                findings.missing(
+                    outer,
+                    "pool",
+                    "name one of `pools:`, or list endpoints or URLs",
+                );
             }
             return None;
         };
@@ -61,7 +65,10 @@ impl Pools {
             },
             PoolRef::Members(members) => {
                 if let Some(&other) = self.by_name.get(&service.value) {
-                    let what = format!("the pool written here is named like the service, and so is another `{}`", service.value);
+                    let what = format!(
+                        "the pool written here is named like the service, and so is another `{}`",
+                        service.value
+                    );
                     let hint = format!("rename the one at {}", findings.show(self.spots[other]));
                     findings.problem(spot, what, hint);
                 }
@@ -87,7 +94,11 @@ impl Pools {
         for (index, pool) in self.plans.iter().enumerate() {
             if !self.used[index] {
                 let what = format!("no service uses the pool `{}`", pool.name);
-                findings.warn(self.spots[index], what, "name it in a service, or remove it");
+                findings.warn(
+                    self.spots[index],
+                    what,
+                    "name it in a service, or remove it",
+                );
             }
         }
     }
@@ -103,10 +114,17 @@ fn pool(
     let mut members = Vec::new();
     let mut first: HashMap<usize, Spot> = HashMap::new();
     for field in typed {
-        let Some(At { spot, value: Short(typed) }) = field.at(outer) else {
+        let Some(At {
+            spot,
+            value: Short(typed),
+        }) = field.at(outer)
+        else {
             continue;
         };
-        let hint = "to take a node out, say `drained: true` at the node";
+        let hint = match typed.weight.get() {
+            Some(0) => "to take a node out, say `drained: true` at the node",
+            _ => "weights are shares: what counts is how they compare",
+        };
         let weight = value::number(&typed.weight, 1..=1000, 1, hint, spot, findings) as u32;
         let Some(endpoint) = endpoint(typed, spot, fleet, findings) else {
             continue;
@@ -115,7 +133,10 @@ fn pool(
         match first.get(&endpoint) {
             Some(&other) => {
                 let what = format!("`{}` is in this pool twice", fleet.endpoints[endpoint].name);
-                let hint = format!("the first is at {}; say `weight: 2` for a larger share", findings.show(other));
+                let hint = format!(
+                    "the first is at {}; say `weight: 2` for a larger share",
+                    findings.show(other)
+                );
                 findings.problem(spot, what, hint);
             }
             None => {
@@ -125,15 +146,26 @@ fn pool(
         }
     }
     if typed.is_empty() {
-        findings.warn(outer, format!("the pool `{name}` is empty"), "its service refuses or queues every request");
+        findings.warn(
+            outer,
+            format!("the pool `{name}` is empty"),
+            "its service refuses or queues every request",
+        );
     }
-    PoolPlan { name: name.into(), members }
+    PoolPlan {
+        name: name.into(),
+        members,
+    }
 }
 
 fn endpoint(typed: &Typed, outer: Spot, fleet: &mut Fleet, findings: &Findings) -> Option<usize> {
     match (typed.endpoint.at(outer), typed.url.at(outer)) {
         (Some(_), Some(url)) => {
-            findings.problem(url.spot, "`endpoint` and `url` exclude each other", "keep one of them");
+            findings.problem(
+                url.spot,
+                "`endpoint` and `url` exclude each other",
+                "keep one of them",
+            );
             None
         }
         (None, Some(url)) => {
@@ -145,13 +177,21 @@ fn endpoint(typed: &Typed, outer: Spot, fleet: &mut Fleet, findings: &Findings) 
         (Some(name), None) => {
             if !typed.slots.is_missing() {
                 let spot = typed.slots.spot(outer);
-                findings.problem(spot, "`slots` belongs to the endpoint", "say it under `nodes:`");
+                findings.problem(
+                    spot,
+                    "`slots` belongs to the endpoint",
+                    "say it under `nodes:`",
+                );
             }
             find(name.value, name.spot, fleet, findings)
         }
         (None, None) => {
             if typed.endpoint.is_missing() && typed.url.is_missing() {
-                findings.missing(outer, "endpoint", "say `endpoint: node/endpoint` or `url: URL`");
+                findings.missing(
+                    outer,
+                    "endpoint",
+                    "say `endpoint: node/endpoint` or `url: URL`",
+                );
             }
             None
         }
@@ -166,7 +206,9 @@ fn find(name: &str, spot: Spot, fleet: &Fleet, findings: &Findings) -> Option<us
     let node = name.split_once('/').map_or(name, |(node, _)| node);
     let Some(endpoints) = fleet.of_node.get(node) else {
         let hint = match node.rsplit_once(':') {
-            Some((_, port)) if port.parse::<u16>().is_ok() => format!("write a URL: `http://{}`", shorten(node)),
+            Some((_, port)) if port.parse::<u16>().is_ok() => {
+                format!("write a URL: `http://{}`", shorten(node))
+            }
             _ => suggest(node, fleet.of_node.keys().map(String::as_str)),
         };
         findings.problem(spot, format!("there is no node `{}`", shorten(node)), hint);
@@ -178,7 +220,11 @@ fn find(name: &str, spot: Spot, fleet: &Fleet, findings: &Findings) -> Option<us
     }
     if name.contains('/') {
         let hint = suggest(name, endpoints.iter().map(String::as_str));
-        findings.problem(spot, format!("there is no endpoint `{}`", shorten(name)), hint);
+        findings.problem(
+            spot,
+            format!("there is no endpoint `{}`", shorten(name)),
+            hint,
+        );
         return None;
     }
     match endpoints.as_slice() {
@@ -187,7 +233,11 @@ fn find(name: &str, spot: Spot, fleet: &Fleet, findings: &Findings) -> Option<us
         [] => None,
         several => {
             let what = format!("the node `{}` has several endpoints", shorten(node));
-            findings.problem(spot, what, format!("write {}", list(several).replace(" and ", " or ")));
+            findings.problem(
+                spot,
+                what,
+                format!("write {}", list(several).replace(" and ", " or ")),
+            );
             None
         }
     }

@@ -32,7 +32,11 @@ pub(crate) fn routes(
             let key = (plan.host.clone(), plan.path.clone());
             if let Some((owner, other)) = owners.get(&key) {
                 let what = format!("`{}` leads here and to service `{owner}`", show(&plan));
-                findings.problem(spot, what, format!("the other is at {}", findings.show(*other)));
+                findings.problem(
+                    spot,
+                    what,
+                    format!("the other is at {}", findings.show(*other)),
+                );
                 continue;
             }
             owners.insert(key, (service.name.value.clone(), spot));
@@ -57,11 +61,22 @@ fn route(
     outer: Spot,
     findings: &Findings,
 ) -> Option<(Spot, RoutePlan)> {
-    let At { spot, value: Short(typed) } = field.at(outer)?;
+    let At {
+        spot,
+        value: Short(typed),
+    } = field.at(outer)?;
     let hint = "0 is for pages and assets that must not hold a GPU";
     let options = RouteOptions {
-        slots: (!typed.slots.is_missing())
-            .then(|| value::number(&typed.slots, 0..=super::fleet::MAX_SLOTS, 1, hint, spot, findings) as u32),
+        slots: (!typed.slots.is_missing()).then(|| {
+            value::number(
+                &typed.slots,
+                0..=super::fleet::MAX_SLOTS,
+                1,
+                hint,
+                spot,
+                findings,
+            ) as u32
+        }),
         stream: typed.body.get().is_some() || service.plan.body.stream,
         repeat_unsafe: typed.retry.get().map(|retry| *retry == RouteRetry::Unsafe),
         priority: priority(&typed.priority, spot, findings),
@@ -71,7 +86,11 @@ fn route(
         None if typed.host.is_missing() => None,
         None => return None,
     };
-    let Some(At { spot: path_spot, value: path }) = typed.path.at(spot) else {
+    let Some(At {
+        spot: path_spot,
+        value: path,
+    }) = typed.path.at(spot)
+    else {
         if typed.path.is_missing() {
             findings.missing(spot, "path", "`/` takes everything");
         }
@@ -91,7 +110,11 @@ fn route(
         };
         return Some((spot, plan));
     };
-    findings.problem(path_spot, what, "`/v1` takes `/v1` and all below, `/v1/` only what is below");
+    findings.problem(
+        path_spot,
+        what,
+        "`/v1` takes `/v1` and all below, `/v1/` only what is below",
+    );
     None
 }
 
@@ -103,7 +126,9 @@ fn host(typed: At<&String>, findings: &Findings) -> Option<HostPattern> {
     };
     let good = (1..=253).contains(&name.len())
         && !name.starts_with('.')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if good {
         return Some(match suffix {
             true => HostPattern::Suffix(format!(".{name}").into()),
@@ -111,7 +136,9 @@ fn host(typed: At<&String>, findings: &Findings) -> Option<HostPattern> {
         });
     }
     // An address in brackets is a host too (RFC 9110, 7.2); whoever asks for it sends the brackets.
-    if let Some(inside) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'))
+    if let Some(inside) = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
         && inside.parse::<std::net::Ipv6Addr>().is_ok()
     {
         return Some(HostPattern::Exact(text.as_str().into()));
@@ -120,7 +147,11 @@ fn host(typed: At<&String>, findings: &Findings) -> Option<HostPattern> {
         Some((_, port)) if port.bytes().all(|b| b.is_ascii_digit()) => "leave out the port",
         _ => "write `api.example.com` or `*.example.com`",
     };
-    findings.problem(typed.spot, format!("`{}` is not a host", shorten(typed.value)), hint);
+    findings.problem(
+        typed.spot,
+        format!("`{}` is not a host", shorten(typed.value)),
+        hint,
+    );
     None
 }
 
@@ -134,9 +165,20 @@ fn reachable(
 ) {
     let by_route = listeners.iter().any(|l| !l.has_service);
     for service in services {
-        let own_port = listeners.iter().any(|l| l.plan.service == Some(service.index));
-        let typed = service.typed.routes.get().is_some_and(|routes| !routes.is_empty());
-        if !own_port && !typed && by_route && all.services.len() == 1 && service.typed.routes.is_missing() {
+        let own_port = listeners
+            .iter()
+            .any(|l| l.plan.service == Some(service.index));
+        let typed = service
+            .typed
+            .routes
+            .get()
+            .is_some_and(|routes| !routes.is_empty());
+        if !own_port
+            && !typed
+            && by_route
+            && all.services.len() == 1
+            && service.typed.routes.is_missing()
+        {
             routes.push(RoutePlan {
                 host: None,
                 path: "/".into(),
@@ -146,7 +188,7 @@ fn reachable(
                     ..RouteOptions::default()
                 },
             });
-        } else if !own_port && !(typed && by_route) {
+        } else if !(own_port || typed && by_route) {
             let what = format!("nobody can reach the service `{}`", service.name.value);
             let hint = match typed {
                 true => "its routes need a listener without `service`",

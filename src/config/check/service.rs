@@ -55,7 +55,8 @@ pub(crate) fn services<'a>(
             pool,
             policy,
             queue: queue(&typed.queue, outer, findings),
-            priority: priority(&typed.priority, outer, findings).unwrap_or(Priority::Fixed(Urgency::default())),
+            priority: priority(&typed.priority, outer, findings)
+                .unwrap_or(Priority::Fixed(Urgency::default())),
             health: health(&typed.health, outer, findings),
             retry: retry(&typed.retry, outer, findings),
             timeouts: timeouts(&typed.timeouts, outer, findings),
@@ -86,7 +87,11 @@ pub(crate) fn services<'a>(
 }
 
 /// Which service probes each endpoint: the first by name whose pool holds it.
-pub(crate) fn probed_by(services: &[Checked<'_>], pools: &Pools, endpoints: usize) -> Vec<Option<usize>> {
+pub(crate) fn probed_by(
+    services: &[Checked<'_>],
+    pools: &Pools,
+    endpoints: usize,
+) -> Vec<Option<usize>> {
     let mut probed_by = vec![None; endpoints];
     let mut by_name: Vec<&Checked<'_>> = services.iter().collect();
     by_name.sort_by_key(|service| &service.name.value);
@@ -107,9 +112,15 @@ pub(crate) fn priority(
     let At { spot, value } = typed.at(outer)?;
     match value.0 {
         file::Priority::Header => Some(Priority::Header),
-        file::Priority::Fixed(urgency @ 0..=7) => Some(Priority::Fixed(Urgency::new(urgency as u8))),
+        file::Priority::Fixed(urgency @ 0..=7) => {
+            Some(Priority::Fixed(Urgency::new(urgency as u8)))
+        }
         file::Priority::Fixed(other) => {
-            findings.problem(spot, format!("must be 0 to 7, got {other}"), "0 is served first, 7 last");
+            findings.problem(
+                spot,
+                format!("must be 0 to 7, got {other}"),
+                "0 is served first, 7 last",
+            );
             None
         }
     }
@@ -119,12 +130,26 @@ fn queue(typed: &Field<Queue>, outer: Spot, findings: &Findings) -> QueuePlan {
     let none = Queue::default();
     let outer = typed.spot(outer);
     let queue = typed.get().unwrap_or(&none);
-    let max = value::number(&queue.max, 0..=10_000_000, 1000, "0: nobody waits", outer, findings);
+    let max = value::number(
+        &queue.max,
+        0..=10_000_000,
+        1000,
+        "0: nobody waits",
+        outer,
+        findings,
+    );
     let max_wait = value::span(&queue.max_wait, 5 * MINUTE);
     if max_wait.is_zero() {
-        findings.problem(queue.max_wait.spot(outer), "must be longer than 0", "to let nobody wait, say `max: 0`");
+        findings.problem(
+            queue.max_wait.spot(outer),
+            "must be longer than 0",
+            "to let nobody wait, say `max: 0`",
+        );
     }
-    QueuePlan { max: max as usize, max_wait }
+    QueuePlan {
+        max: max as usize,
+        max_wait,
+    }
 }
 
 fn health(typed: &Field<Health>, outer: Spot, findings: &Findings) -> HealthPlan {
@@ -132,14 +157,19 @@ fn health(typed: &Field<Health>, outer: Spot, findings: &Findings) -> HealthPlan
     let outer = typed.spot(outer);
     let health = typed.get().unwrap_or(&none);
     let span = |field, default| value::positive(field, default, outer, findings);
-    let count = |field, default| value::number(field, 1..=1000, default, "", outer, findings) as u32;
+    let count =
+        |field, default| value::number(field, 1..=1000, default, "", outer, findings) as u32;
     let interval = span(&health.interval, 5 * SECOND);
     let eject_for = span(&health.eject_for, 5 * SECOND);
     let mut eject_max = span(&health.eject_max, 2 * MINUTE);
     if eject_max < eject_for {
         if !health.eject_max.is_missing() {
             let hint = "the longest cannot be shorter than the first";
-            findings.problem(health.eject_max.spot(outer), "shorter than `eject_for`", hint);
+            findings.problem(
+                health.eject_max.spot(outer),
+                "shorter than `eject_for`",
+                hint,
+            );
         }
         eject_max = eject_for;
     }
@@ -163,7 +193,11 @@ fn retry(typed: &Field<Short<Retry>>, outer: Spot, findings: &Findings) -> Retry
     let hint = "1 is a single try; `retry: off` says the same";
     let attempts = value::number(&retry.attempts, 1..=100, 3, hint, outer, findings) as u32;
     RetryPlan {
-        attempts: if retry.word == Some(RetryWord::Off) { 1 } else { attempts },
+        attempts: if retry.word == Some(RetryWord::Off) {
+            1
+        } else {
+            attempts
+        },
         within: value::positive(&retry.within, 30 * SECOND, outer, findings),
         statuses: statuses(&retry.statuses, outer, findings),
         repeat_unsafe: retry.repeat_unsafe.or(false) || retry.word == Some(RetryWord::Unsafe),
@@ -197,7 +231,11 @@ fn timeouts(typed: &Field<Timeouts>, outer: Spot, findings: &Findings) -> Timeou
     let timeouts = typed.get().unwrap_or(&none);
     let read = timeouts.read.get().and_then(|read| read.0);
     if read.is_some_and(|read| read.0.is_zero()) {
-        findings.problem(timeouts.read.spot(outer), "must be longer than 0", "`none` waits as long as it takes");
+        findings.problem(
+            timeouts.read.spot(outer),
+            "must be longer than 0",
+            "`none` waits as long as it takes",
+        );
     }
     TimeoutsPlan {
         connect: value::positive(&timeouts.connect, 3 * SECOND, outer, findings),
@@ -212,12 +250,20 @@ fn body(typed: &Field<Short<Body>>, outer: Spot, findings: &Findings) -> BodyPla
     let Short(body) = typed.get().unwrap_or(&none);
     let max = body.max.get().and_then(|max| max.0).map(|size| size.0);
     if max == Some(0) {
-        findings.problem(body.max.spot(outer), "must be more than 0", "`none` sets no bound");
+        findings.problem(
+            body.max.spot(outer),
+            "must be more than 0",
+            "`none` sets no bound",
+        );
     }
     let hold = body.hold.get().map_or(1 << 20, |size| size.0);
     BodyPlan {
         max,
-        hold: if body.stream { 0 } else { usize::try_from(hold).unwrap_or(usize::MAX) },
+        hold: if body.stream {
+            0
+        } else {
+            usize::try_from(hold).unwrap_or(usize::MAX)
+        },
         stream: body.stream,
     }
 }

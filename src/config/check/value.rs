@@ -53,10 +53,16 @@ pub(crate) fn positive(
 pub(crate) fn name(name: &At<String>, findings: &Findings) {
     let text = &name.value;
     let good = (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if !good {
         let what = format!("`{}` is not a name", shorten(text));
-        findings.problem(name.spot, what, "names have 1 to 63 letters, digits, `.`, `_` and `-`");
+        findings.problem(
+            name.spot,
+            what,
+            "names have 1 to 63 letters, digits, `.`, `_` and `-`",
+        );
     }
 }
 
@@ -72,10 +78,16 @@ pub(crate) fn address(text: &str, spot: Spot, findings: &Findings) -> Option<Soc
     let hint = match text.split_once(':') {
         Some(("localhost", port)) => format!("write `127.0.0.1:{}`", shorten(port)),
         Some(("*", port)) => format!("write `0.0.0.0:{}`", shorten(port)),
-        _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => format!("write `:{}`", shorten(text)),
+        _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
+            format!("write `:{}`", shorten(text))
+        }
         _ => "write an IP address and a port, such as `0.0.0.0:8080` or `[::]:8080`".to_owned(),
     };
-    findings.problem(spot, format!("`{}` is not an address with port", shorten(text)), hint);
+    findings.problem(
+        spot,
+        format!("`{}` is not an address with port", shorten(text)),
+        hint,
+    );
     None
 }
 

@@ -67,7 +67,12 @@ macro_rules! policy {
     ($type:ident, $name:literal, $config:ty) => {
         pub(super) struct $type;
         impl Policy for $type {
-            fn pick(&self, need: &Need, among: &[Candidate<'_>], draw: &mut dyn Draw) -> Option<usize> {
+            fn pick(
+                &self,
+                need: &Need,
+                among: &[Candidate<'_>],
+                draw: &mut dyn Draw,
+            ) -> Option<usize> {
                 Pick.pick(need, among, draw)
             }
         }

@@ -36,7 +36,10 @@ fn the_shortest_file_serves_everything_on_loopback() {
     let plan = &loaded.plan;
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert_eq!(plan.listeners[0].address.to_string(), "127.0.0.1:8080");
-    assert_eq!(plan.admin.as_ref().unwrap().address.to_string(), "127.0.0.1:9900");
+    assert_eq!(
+        plan.admin.as_ref().unwrap().address.to_string(),
+        "127.0.0.1:9900"
+    );
     assert_eq!(&*plan.nodes[1].facts.name, "gpu2:8188");
     assert_eq!(&*plan.endpoints[1].name, "gpu2:8188/http");
     assert_eq!(plan.endpoints[1].probed_by, Some(0));
@@ -61,7 +64,10 @@ fn short_forms_mean_what_their_long_forms_say() {
          pools: {p: [{endpoint: n/http, weight: 1}, {endpoint: m}]}\n\
          services: {s: {kind: {http: {}}, pool: p, retry: {attempts: 1}, body: stream, priority: header, routes: [{path: /v1}]}}",
     );
-    assert_eq!(crate::config::diff(&short, &long).to_string(), "nothing changed");
+    assert_eq!(
+        crate::config::diff(&short, &long).to_string(),
+        "nothing changed"
+    );
     assert!(short.admin.is_none());
     assert_eq!(short.services[0].priority, Priority::Header);
     assert!(short.routes[0].options.stream && short.services[0].body.stream);
@@ -87,9 +93,13 @@ fn variables_stand_for_numbers_switches_and_anything_else() {
     assert_eq!(loaded.plan.endpoints[0].slots, 7);
     assert!(loaded.plan.nodes[0].drained);
     assert_eq!(loaded.plan.services[0].queue.max, 5);
-    assert_eq!(loaded.plan.services[0].queue.max_wait, Duration::from_secs(9));
+    assert_eq!(
+        loaded.plan.services[0].queue.max_wait,
+        Duration::from_secs(9)
+    );
     // Another value is another plan, though the file is the same.
-    let other = load_text("t.yaml", text, &registry(), &|_| Some("8".to_owned())).map(|l| l.plan.hash);
+    let other =
+        load_text("t.yaml", text, &registry(), &|_| Some("8".to_owned())).map(|l| l.plan.hash);
     assert_ne!(other.unwrap_or_default(), loaded.plan.hash);
 }
 
@@ -98,11 +108,15 @@ fn routes_are_sorted_from_special_to_general() {
     let plan = plan(
         "services:\n  a: {pool: ['http://g:1'], routes: [/, /v1, {path: /, host: '*.example.com'}, {path: /, host: A.example.com, priority: 1, slots: 0, retry: unsafe}]}\n",
     );
-    let shown: Vec<String> = plan.routes.iter().map(|r| match &r.host {
-        Some(HostPattern::Exact(h)) => format!("{h}{}", r.path),
-        Some(HostPattern::Suffix(h)) => format!("*{h}{}", r.path),
-        None => r.path.to_string(),
-    }).collect();
+    let shown: Vec<String> = plan
+        .routes
+        .iter()
+        .map(|r| match &r.host {
+            Some(HostPattern::Exact(h)) => format!("{h}{}", r.path),
+            Some(HostPattern::Suffix(h)) => format!("*{h}{}", r.path),
+            None => r.path.to_string(),
+        })
+        .collect();
     assert_eq!(shown, ["a.example.com/", "*.example.com/", "/v1", "/"]);
     let options = plan.routes[0].options;
     assert_eq!(options.slots, Some(0));
@@ -115,10 +129,15 @@ fn no_problem_shows_a_secret() {
     let env = |_: &str| Some("TOPSECRET9".to_owned());
     let text = "tenants:\n  a: hunter2\n  b: {key: \"${K}\", weight: \"${K}\"}\n  c: \"${K}\"\n  d: {key: {x: 1}}\n\
                 nodes: {n: {url: 'http://me:hunter2@h:1', slots: \"${K}\", drained: \"${K}\"}}\nservices: {s: {pool: [n], queue: {max_wait: \"${K}\"}}}";
-    let problems = load_text("t.yaml", text, &registry(), &env).map(|_| ()).unwrap_err();
+    let problems = load_text("t.yaml", text, &registry(), &env)
+        .map(|_| ())
+        .unwrap_err();
     let shown = told(&problems);
     assert!(problems.len() >= 6, "{shown}");
-    assert!(!shown.contains("TOPSECRET9") && !shown.contains("hunter2"), "{shown}");
+    assert!(
+        !shown.contains("TOPSECRET9") && !shown.contains("hunter2"),
+        "{shown}"
+    );
     let plan = plan("tenants: {a: 12345678}\nservices: {s: {pool: ['http://h:1']}}");
     assert!(!format!("{plan:?}").contains("12345678"));
 }
@@ -126,7 +145,9 @@ fn no_problem_shows_a_secret() {
 #[test]
 fn at_most_fifty_problems_are_told_and_the_rest_counted() {
     let text: String = (0..2000).map(|i| format!("k{i}: 1\n")).collect();
-    let problems = load_text("t.yaml", &text, &registry(), &no_env).map(|_| ()).unwrap_err();
+    let problems = load_text("t.yaml", &text, &registry(), &no_env)
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!(problems.len(), 51);
     assert!(problems[50].what.ends_with("more"), "{}", problems[50]);
     assert!(problems[50].what.contains("1950"), "{}", problems[50]);
@@ -143,12 +164,18 @@ fn what_cannot_be_a_file_is_told_at_its_place() {
     check("~", "t.yaml:1:1: the file is empty");
     check("- a\n", "t.yaml:1:1: expected a map");
     check("word", "t.yaml:1:1: expected a map");
-    check("services: {}\n---\na: 1\n", "t.yaml:2:1: a second document begins here");
+    check(
+        "services: {}\n---\na: 1\n",
+        "t.yaml:2:1: a second document begins here",
+    );
     check("services: {}\n", "`services` is missing");
     check("services:\n\tany: 1\n", "indent with spaces");
     check("services: !x {}\n", "tags");
     check("? [a, b]\n: 1\n", "a key must be plain text");
-    check("services: {any: {pool: [http://a:1]}, any: {pool: []}}\n", "t.yaml:1:39: the key `any` stands here twice; the first is on line 1");
+    check(
+        "services: {any: {pool: [http://a:1]}, any: {pool: []}}\n",
+        "t.yaml:1:39: services.any: the key `any` stands here twice; the first is on line 1",
+    );
     let bom = plan("\u{feff}services: {any: {pool: ['http://a:1']}}\r\nlisten:\r\n  - :1\r\n");
     assert_eq!(bom.listeners[0].address.port(), 1);
 }
