@@ -50,7 +50,7 @@ pub(crate) fn suggest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>)
         return format!("did you mean `{name}`?");
     }
     match known.len() {
-        0 => "there is none".to_owned(),
+        0 => "none is known here".to_owned(),
         1 => format!("there is only `{}`", known[0]),
         // More than fits on two lines helps nobody.
         2..=24 => format!("there are {}", list(&known)),
@@ -116,6 +116,6 @@ mod tests {
             suggest("zzz", ["image", "chat"]),
             "there are `chat` and `image`"
         );
-        assert_eq!(suggest("zzz", []), "there is none");
+        assert_eq!(suggest("zzz", []), "none is known here");
     }
 }

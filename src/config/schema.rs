@@ -9,6 +9,8 @@ use tabane_api::Registry;
 /// The JSON Schema (draft 2020-12) of a configuration file.
 pub fn schema(registry: &Registry) -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = File::json_schema(&mut generator);
+    // Behind the file's own types: a plugin's that has the name of one of these is the one to be renamed.
     let kinds = blocks(
         registry.kinds().iter().map(|k| (k.name, k.schema)),
         &mut generator,
@@ -17,7 +19,6 @@ pub fn schema(registry: &Registry) -> Value {
         registry.policies().iter().map(|p| (p.name, p.schema)),
         &mut generator,
     );
-    let mut schema = File::json_schema(&mut generator);
     schema.insert(
         "$schema".to_owned(),
         json!("https://json-schema.org/draft/2020-12/schema"),

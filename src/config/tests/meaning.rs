@@ -179,3 +179,44 @@ fn what_cannot_be_a_file_is_told_at_its_place() {
     let bom = plan("\u{feff}services: {any: {pool: ['http://a:1']}}\r\nlisten:\r\n  - :1\r\n");
     assert_eq!(bom.listeners[0].address.port(), 1);
 }
+
+#[test]
+fn a_default_that_the_registry_lacks_is_a_problem() {
+    let problems = load_text(
+        "t.yaml",
+        SHORTEST,
+        &tabane_api::Registry::default(),
+        &no_env,
+    );
+    let shown = told(&problems.map(|_| ()).unwrap_err());
+    assert_eq!(
+        shown,
+        "t.yaml:1:12: services.any.kind: there is no kind `http`; none is known here\n\
+         t.yaml:1:12: services.any.policy: there is no policy `least_loaded`; none is known here\n"
+    );
+}
+
+#[test]
+fn what_is_unreachable_by_mistake_is_told_and_what_is_only_one_is_not() {
+    let lost = |text: &str| {
+        let warnings = loaded(text).warnings;
+        warnings
+            .iter()
+            .filter(|w| w.what.contains("nobody can reach"))
+            .count()
+    };
+    assert_eq!(lost(SHORTEST), 0);
+    let two = "services: {a: {pool: ['http://a:1']}, b: {pool: ['http://a:1'], routes: [/]}}\n";
+    assert_eq!(lost(two), 1);
+    assert_eq!(
+        lost(&format!(
+            "{two}listen: [{{address: ':0', service: a}}, ':0']\n"
+        )),
+        0
+    );
+    // Its routes count only where no service has the whole port.
+    assert_eq!(
+        lost(&format!("{two}listen: [{{address: ':0', service: a}}]\n")),
+        1
+    );
+}
