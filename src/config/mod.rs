@@ -7,6 +7,7 @@ mod check;
 mod decode;
 mod diff;
 mod expand;
+mod fault;
 mod file;
 mod findings;
 mod load;

@@ -1,6 +1,7 @@
 //! `kind:` and `policy:`: a name, or a name with its own block, decoded by whoever owns the name.
 
-use crate::config::decode::{De, Path};
+use crate::config::decode::De;
+use crate::config::fault::Path;
 use crate::config::findings::{Findings, Spot};
 use crate::config::problem::{shorten, suggest};
 use crate::config::tree::{Mark, Node, Value};

@@ -11,6 +11,7 @@ mod listen;
 mod pools;
 mod route;
 mod service;
+mod url;
 mod value;
 
 use super::findings::Findings;
