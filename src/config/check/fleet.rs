@@ -95,7 +95,9 @@ impl Fleet {
                 })
             });
             self.add(&name.value, full, plan, spot);
-        } else if node.endpoints.is_missing() {
+        } else if node.endpoints.is_missing()
+            || node.endpoints.get().is_some_and(|e| e.0.is_empty())
+        {
             findings.missing(
                 name.spot,
                 "endpoints",
