@@ -1,3 +1,28 @@
 //! What was asked for: file → load → check → plan → diff.
+//!
+//! `file.rs` is exactly what a person may type, `check/` gives it meaning, `plan.rs` is what the
+//! runtime trusts. Every problem of all files is told at once, each with file, line and column.
 
+mod check;
+mod decode;
+mod diff;
+mod expand;
+mod fault;
+mod file;
+mod findings;
+mod load;
+mod merge;
 pub mod plan;
+mod problem;
+mod schema;
+mod tree;
+mod typed;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+pub use diff::{Change, Diff, diff};
+pub use load::{Loaded, load, load_text};
+pub use problem::Problem;
+pub use schema::schema;

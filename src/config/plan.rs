@@ -307,6 +307,8 @@ pub struct BodyPlan {
     pub max: Option<u64>,
     /// How many bytes are held before a node is chosen; a longer body streams, without a second try.
     pub hold: usize,
+    /// Bodies of the whole service go through as they come; its routes' options and its own listener follow it.
+    pub stream: bool,
 }
 
 /// Which host and path leads where.

@@ -1,0 +1,578 @@
+//! Exactly what a person may type. `check/` gives it meaning.
+//!
+//! Only plain structs and the wrappers of `typed.rs`: with these every fault keeps its place.
+//! The doc comments are what an editor shows, by way of `conf/tabane.schema.json`.
+
+use super::typed::{Field, FromWord, Named, OneOrMany, Raw, Short};
+use super::units::{OrNone, Size, Span};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+
+/// The configuration of tabane. Only `services` is needed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "tabane")]
+pub(crate) struct File {
+    /// Further files, relative to this one; `*` matches. What they hold is joined; a name may stand in one file only.
+    pub(crate) include: Field<OneOrMany<String>>,
+    /// Where clients connect; 127.0.0.1:8080 when nothing is said.
+    pub(crate) listen: Field<Vec<Field<Short<Listen>>>>,
+    /// The operator's listener; `off` for none.
+    pub(crate) admin: Field<Short<Admin>>,
+    /// Where drain marks are kept, relative to this file; without it they are forgotten at a restart.
+    pub(crate) data_dir: Field<String>,
+    /// Who may ask without a key.
+    pub(crate) access: Field<Access>,
+    /// What is logged, and what answers carry about it.
+    pub(crate) log: Field<Log>,
+    /// Bounds of the whole gateway.
+    pub(crate) limits: Field<Limits>,
+    /// Who may ask, by name.
+    pub(crate) tenants: Field<Named<Short<Tenant>>>,
+    /// The machines with GPUs, by name.
+    pub(crate) nodes: Field<Named<Node>>,
+    /// Weighted sets of endpoints, by name.
+    pub(crate) pools: Field<Named<Vec<Field<Short<Member>>>>>,
+    /// What clients see, by name.
+    pub(crate) services: Field<Named<Service>>,
+}
+
+/// One address that clients connect to.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listen {
+    /// Address and port, such as `0.0.0.0:8080`; `:8080` is every IPv4 address.
+    pub(crate) address: Field<String>,
+    /// The one service of this port; without it, services are found by host and path.
+    pub(crate) service: Field<String>,
+}
+
+/// The operator's listener: health, metrics, and `/api/v1`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    /// Address and port; 127.0.0.1:9900 when nothing is said.
+    pub(crate) address: Field<String>,
+    /// The bearer token it asks for; needed on any address but loopback.
+    pub(crate) token: Field<String>,
+    #[serde(skip)]
+    pub(crate) off: bool,
+}
+
+/// Who may ask without a key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Access {
+    /// Who may ask without a key: whoever comes over a `loopback` address (the default), everybody (`allow`), nobody (`deny`).
+    pub(crate) anonymous: Field<AnonymousWord>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum AnonymousWord {
+    Loopback,
+    Allow,
+    Deny,
+}
+
+/// What is logged, and what answers carry about it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// `auto` (the default): human on a terminal, else json.
+    pub(crate) format: Field<LogFormatWord>,
+    /// Whether each request writes a line; true.
+    pub(crate) access: Field<bool>,
+    /// Whether answers carry `Tabane-Node` and `Tabane-Wait-Ms`; true.
+    pub(crate) headers: Field<bool>,
+    /// Whether answers carry `X-Request-Id`; true.
+    pub(crate) request_id: Field<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum LogFormatWord {
+    Auto,
+    Json,
+    Human,
+}
+
+/// Bounds of the whole gateway.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// How many client connections at once; 10000.
+    pub(crate) connections: Field<u64>,
+    /// How long an idle client connection is kept; 75s.
+    pub(crate) keep_alive: Field<Span>,
+    /// How long a client may take between two pieces of a request; 60s.
+    pub(crate) client_read: Field<Span>,
+    /// Bytes of request bodies held by all requests together; 1GiB.
+    pub(crate) held_bytes: Field<Size>,
+    /// How long a shutdown waits for requests at work; 20s.
+    pub(crate) grace: Field<Span>,
+}
+
+/// A tenant: the unit of fairness.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tenant {
+    /// Its key; better as `${file:/run/secrets/name}` than in this file.
+    pub(crate) key: Field<String>,
+    /// Several keys, any of which is good: for changing them one by one.
+    pub(crate) keys: Field<OneOrMany<String>>,
+    /// Its share against other tenants, 1 to 1000; 1.
+    pub(crate) weight: Field<u64>,
+}
+
+/// One machine, or one card with its own servers: facts about it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Node {
+    /// Its card.
+    pub(crate) gpu: Field<Short<Gpu>>,
+    /// Free labels, such as `os: windows`.
+    pub(crate) labels: Field<Named<String>>,
+    /// What it costs while it runs, USD per hour; 0.
+    pub(crate) price_per_hour: Field<f64>,
+    /// Keeps new work from it while it is true; what it has goes on.
+    pub(crate) drained: Field<bool>,
+    /// Where services answer on it, by name.
+    pub(crate) endpoints: Field<Named<Short<Endpoint>>>,
+    /// In place of `endpoints` when there is only one, which is then called `http`.
+    pub(crate) url: Field<String>,
+    /// With `url`: how many requests it works on at once; 1.
+    pub(crate) slots: Field<u64>,
+}
+
+/// A card.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Gpu {
+    /// Its model, such as `RTX 4090`.
+    pub(crate) model: Field<String>,
+    /// Its memory.
+    pub(crate) vram: Field<Size>,
+}
+
+/// A URL on a node where one service answers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Endpoint {
+    /// Scheme, host and port; no path.
+    pub(crate) url: Field<String>,
+    /// How many requests it works on at once, 1 to 10000; 1.
+    pub(crate) slots: Field<u64>,
+    /// HTTP/2 instead of HTTP/1.1; false.
+    pub(crate) h2: Field<bool>,
+    /// How its certificate is checked; for `https` only.
+    pub(crate) tls: Field<Tls>,
+}
+
+/// TLS towards a node.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// The name that the certificate must carry; the URL's host.
+    pub(crate) server_name: Field<String>,
+    /// Whether the certificate is checked; true.
+    pub(crate) verify: Field<bool>,
+    /// A PEM file with an authority of one's own, relative to this file.
+    pub(crate) ca: Field<String>,
+}
+
+/// An endpoint's place in a pool.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Member {
+    /// `node/endpoint`, or a node's name when it has only one endpoint.
+    pub(crate) endpoint: Field<String>,
+    /// A URL, in place of `endpoint`: its node is then made of it.
+    pub(crate) url: Field<String>,
+    /// Its weight, 1 to 1000; 1.
+    pub(crate) weight: Field<u64>,
+    /// With `url`: how many requests it works on at once; 1.
+    pub(crate) slots: Field<u64>,
+}
+
+/// What clients see: an API in front of a pool.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Service {
+    /// Which API it speaks; `http` (any HTTP).
+    pub(crate) kind: Field<Raw>,
+    /// A pool's name, or its members.
+    pub(crate) pool: Field<PoolRef>,
+    /// How a node is chosen; `least_loaded`.
+    pub(crate) policy: Field<Raw>,
+    /// How many may wait, and how long.
+    pub(crate) queue: Field<Queue>,
+    /// Who waits shorter: 0 (first) to 7 (last), or `header` for the client's `Priority: u=N`; 3.
+    pub(crate) priority: Field<Short<Priority>>,
+    /// When a node counts as well.
+    pub(crate) health: Field<Health>,
+    /// When a request is tried again, on another node; `off`, `unsafe`, or a map.
+    pub(crate) retry: Field<Short<Retry>>,
+    /// How long a node may take.
+    pub(crate) timeouts: Field<Timeouts>,
+    /// What happens to request bodies; `stream`, or a map.
+    pub(crate) body: Field<Short<Body>>,
+    /// How long a slot stays taken after a request was broken off; 500ms.
+    pub(crate) cool_down: Field<Span>,
+    /// How long a removed node may go on with what it has; 10m.
+    pub(crate) drain: Field<Span>,
+    /// How long a WebSocket may be silent both ways; 1h.
+    pub(crate) socket_idle: Field<Span>,
+    /// Which hosts and paths lead here, on listeners without a service of their own.
+    pub(crate) routes: Field<Vec<Field<Short<Route>>>>,
+}
+
+/// A pool by its name, or written in place.
+#[derive(Debug)]
+pub(crate) enum PoolRef {
+    Name(String),
+    Members(Vec<Field<Short<Member>>>),
+}
+
+/// How many may wait, and how long.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Queue {
+    /// How many requests may wait at once; 1000. 0: nobody waits.
+    pub(crate) max: Field<u64>,
+    /// How long each; 5m.
+    pub(crate) max_wait: Field<Span>,
+}
+
+/// When a node counts as well.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Health {
+    /// Between two probes of a node that is well; 5s.
+    pub(crate) interval: Field<Span>,
+    /// Between two probes of one that is not; 1s, or `interval` when that is shorter.
+    pub(crate) interval_down: Field<Span>,
+    /// How long a probe may take; 2s.
+    pub(crate) timeout: Field<Span>,
+    /// Good probes in a row until it is used again; 2.
+    pub(crate) rise: Field<u64>,
+    /// Bad probes in a row until it is out; 3.
+    pub(crate) fall: Field<u64>,
+    /// Failed requests in a row until it is ejected; 3.
+    pub(crate) eject_after: Field<u64>,
+    /// How long the first ejection lasts; each further one doubles it; 5s.
+    pub(crate) eject_for: Field<Span>,
+    /// The longest ejection; 2m.
+    pub(crate) eject_max: Field<Span>,
+    /// A busy node whose probes time out is out after this long without a sign of life; 10m.
+    pub(crate) stall_after: Field<Span>,
+}
+
+/// When a request is tried again, on another node.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Retry {
+    /// How many attempts in total, 1 to 100; 3.
+    pub(crate) attempts: Field<u64>,
+    /// No attempt begins later than this after the first; 30s.
+    pub(crate) within: Field<Span>,
+    /// Which answers of a node count as its failure; 502, 503 and 504.
+    pub(crate) statuses: Field<Vec<Field<u64>>>,
+    /// Whether requests that are not idempotent may run again too; false.
+    #[serde(rename = "unsafe")]
+    pub(crate) repeat_unsafe: Field<bool>,
+    #[serde(skip)]
+    pub(crate) word: Option<RetryWord>,
+}
+
+/// `retry:` as one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetryWord {
+    Off,
+    Unsafe,
+}
+
+/// How long a node may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Timeouts {
+    /// To accept a connection; 3s.
+    pub(crate) connect: Field<Span>,
+    /// To send the next byte of an answer; `none`, since GPU work is silent for long.
+    pub(crate) read: Field<OrNone<Span>>,
+    /// How long an idle connection to a node is kept; 4s, shorter than most servers do.
+    pub(crate) idle: Field<Span>,
+}
+
+/// What happens to request bodies.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Body {
+    /// The largest body at all; `none`.
+    pub(crate) max: Field<OrNone<Size>>,
+    /// How much is held before a node is chosen; 1MiB. A longer body streams, without a second try.
+    pub(crate) hold: Field<Size>,
+    #[serde(skip)]
+    pub(crate) stream: bool,
+}
+
+/// Which host and path lead to the service.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Route {
+    /// `/v1` takes `/v1` and all below, `/v1/` only what is below, `/` everything.
+    pub(crate) path: Field<String>,
+    /// A host without port, or `*.example.com`; any host when nothing is said.
+    pub(crate) host: Field<String>,
+    /// How many slots each request takes; 0 for pages and assets that must not hold a GPU.
+    pub(crate) slots: Field<u64>,
+    /// `stream` lets bodies through as they come.
+    pub(crate) body: Field<StreamWord>,
+    /// `unsafe` or `safe`, in place of what the service says.
+    pub(crate) retry: Field<RouteRetry>,
+    /// In place of what the service says.
+    pub(crate) priority: Field<Short<Priority>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum StreamWord {
+    Stream,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum RouteRetry {
+    Unsafe,
+    Safe,
+}
+
+/// 0 to 7, or `header`. It has no long form.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Priority {
+    Fixed(u64),
+    Header,
+}
+
+// === short forms ===
+
+impl FromWord for Listen {
+    const EXPECTED: &'static str = "an address with port, or a map with `address` and `service`";
+    const WORD: &'static str = "address and port";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        Ok(Listen {
+            address: Field::of(word.to_owned()),
+            ..Listen::default()
+        })
+    }
+}
+
+impl FromWord for Admin {
+    const EXPECTED: &'static str =
+        "an address with port, `off`, or a map with `address` and `token`";
+    const WORD: &'static str = "address and port, or `off`";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        let mut admin = Admin::default();
+        match word {
+            "off" | "false" => admin.off = true,
+            _ => admin.address = Field::of(word.to_owned()),
+        }
+        Ok(admin)
+    }
+}
+
+impl FromWord for Tenant {
+    const EXPECTED: &'static str = "a key, or a map with `key`, `keys` and `weight`";
+    const WORD: &'static str = "its key";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        Ok(Tenant {
+            key: Field::of(word.to_owned()),
+            ..Tenant::default()
+        })
+    }
+}
+
+impl FromWord for Gpu {
+    const EXPECTED: &'static str = "a model, or a map with `model` and `vram`";
+    const WORD: &'static str = "its model";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        Ok(Gpu {
+            model: Field::of(word.to_owned()),
+            ..Gpu::default()
+        })
+    }
+}
+
+impl FromWord for Endpoint {
+    const EXPECTED: &'static str = "a URL, or a map with `url`, `slots`, `h2` and `tls`";
+    const WORD: &'static str = "its URL";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        Ok(Endpoint {
+            url: Field::of(word.to_owned()),
+            ..Endpoint::default()
+        })
+    }
+}
+
+impl FromWord for Member {
+    const EXPECTED: &'static str =
+        "`node/endpoint`, a URL, or a map with `endpoint` or `url`, and `weight`";
+    const WORD: &'static str = "`node/endpoint`, a node with one endpoint, or a URL";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        let word = Field::of(word.to_owned());
+        let mut member = Member::default();
+        match word.get().is_some_and(|word| word.contains("://")) {
+            true => member.url = word,
+            false => member.endpoint = word,
+        }
+        Ok(member)
+    }
+}
+
+impl FromWord for Retry {
+    const EXPECTED: &'static str =
+        "`off`, `unsafe`, or a map with `attempts`, `within`, `statuses` and `unsafe`";
+    const WORD: &'static str = "`off` or `unsafe`";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        let word = match word {
+            "off" | "false" => RetryWord::Off,
+            "unsafe" => RetryWord::Unsafe,
+            _ => return Err(expected::<Self>(word)),
+        };
+        Ok(Retry {
+            word: Some(word),
+            ..Retry::default()
+        })
+    }
+}
+
+impl FromWord for Body {
+    const EXPECTED: &'static str = "`stream`, or a map with `max` and `hold`";
+    const WORD: &'static str = "`stream`";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        if word != "stream" {
+            return Err(expected::<Self>(word));
+        }
+        Ok(Body {
+            stream: true,
+            ..Body::default()
+        })
+    }
+}
+
+impl FromWord for Route {
+    const EXPECTED: &'static str = "a path, or a map with `path` and `host`";
+    const WORD: &'static str = "its path";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        Ok(Route {
+            path: Field::of(word.to_owned()),
+            ..Route::default()
+        })
+    }
+}
+
+impl FromWord for Priority {
+    const EXPECTED: &'static str = "0 (first) to 7 (last), or `header`";
+    const WORD: &'static str = "0 (first) to 7 (last), or `header`";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        match word {
+            "header" => Ok(Priority::Header),
+            _ => word
+                .parse()
+                .map(Priority::Fixed)
+                .map_err(|_| expected::<Self>(word)),
+        }
+    }
+}
+
+fn expected<T: FromWord>(word: &str) -> String {
+    let word = super::problem::shorten(word);
+    format!("expected {}, found `{word}`", T::EXPECTED)
+}
+
+impl<'de> Deserialize<'de> for Priority {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Never;
+        impl Visitor<'_> for Never {
+            type Value = Priority;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Priority::EXPECTED)
+            }
+        }
+        from.deserialize_any(Never)
+    }
+}
+
+impl JsonSchema for Priority {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Priority".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": 7})
+    }
+}
+
+impl<'de> Deserialize<'de> for PoolRef {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(PoolRefVisitor)
+    }
+}
+
+struct PoolRefVisitor;
+
+impl<'de> Visitor<'de> for PoolRefVisitor {
+    type Value = PoolRef;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a pool's name, or a list of members")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<PoolRef, E> {
+        Ok(PoolRef::Name(name.to_owned()))
+    }
+
+    fn visit_u64<E: de::Error>(self, name: u64) -> Result<PoolRef, E> {
+        Ok(PoolRef::Name(name.to_string()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<PoolRef, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = items.next_element()? {
+            members.push(member);
+        }
+        Ok(PoolRef::Members(members))
+    }
+}
+
+impl JsonSchema for PoolRef {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "PoolRef".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let members = generator.subschema_for::<Vec<Field<Short<Member>>>>();
+        json_schema!({"anyOf": [{"type": "string", "description": "a pool's name"}, members]})
+    }
+}
