@@ -7,7 +7,7 @@ use crate::edge::{Front, NodeHttp, look_after};
 use crate::reload::{Install, Read, Reloader, Trigger};
 use crate::store::Marks;
 use crate::telemetry::{Event, Events, Metrics};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use futures::FutureExt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,9 @@ pub struct App {
 /// A gateway of one's own is a main of one line:
 /// `tabane::app().with(tabane_standard::registry()).kind::<MyRenderer>().policy::<MyPolicy>().main()`.
 pub fn app() -> App {
-    App { registry: crate::schedule::register(Registry::default()) }
+    App {
+        registry: crate::schedule::register(Registry::default()),
+    }
 }
 
 /// Where a gateway's configuration comes from.
@@ -106,20 +108,45 @@ impl App {
         let clients = Arc::new(NodeHttp::default());
         let plan = &loaded.plan;
         let marks = Marks::open(plan.data_dir.as_deref())?;
-        let dispatch = Dispatch::new(Means { metrics: metrics.clone(), events: events.clone(), marks, clients: clients.clone() });
+        let dispatch = Dispatch::new(Means {
+            metrics: metrics.clone(),
+            events: events.clone(),
+            marks,
+            clients: clients.clone(),
+        });
         let front = Arc::new(Front::new(dispatch.clone(), plan.limits.connections));
 
         // Ports before the plan: one that is taken is the commonest reason not to start.
-        let taken = |(address, error): (SocketAddr, std::io::Error)| anyhow!("cannot listen on {address}: {error}");
+        let taken = |(address, error): (SocketAddr, std::io::Error)| {
+            anyhow!("cannot listen on {address}: {error}")
+        };
         let admin_listener = match &plan.admin {
-            Some(admin) => Some(admin::bind(admin.address).await.map_err(|error| taken((admin.address, error)))?),
+            Some(admin) => Some(
+                admin::bind(admin.address)
+                    .await
+                    .map_err(|error| taken((admin.address, error)))?,
+            ),
             None => None,
         };
-        let prepared = front.listeners.prepare(listener_keys(&plan.listeners)).map_err(taken)?;
-        let world = dispatch.install(plan.clone()).map_err(|problems| anyhow!("{}", problems.join("\n")))?;
-        front.listeners.apply(prepared, listener_keys(&plan.listeners));
+        let prepared = front
+            .listeners
+            .prepare(listener_keys(&plan.listeners))
+            .map_err(taken)?;
+        let world = dispatch
+            .install(plan.clone())
+            .map_err(|problems| anyhow!("{}", problems.join("\n")))?;
+        front
+            .listeners
+            .apply(prepared, listener_keys(&plan.listeners));
 
-        let reloader = Arc::new(Reloader::new(self.reader(source.clone()), installer(&dispatch, &front), &loaded, world.generation, metrics, events));
+        let reloader = Arc::new(Reloader::new(
+            self.reader(source.clone()),
+            installer(&dispatch, &front),
+            &loaded,
+            world.generation,
+            metrics,
+            events,
+        ));
         let (closing, closed) = watch::channel(false);
         let mut tasks = vec![
             tokio::spawn({
@@ -131,7 +158,9 @@ impl App {
         if matches!(source, Source::File(_)) {
             tasks.push(tokio::spawn(reloader.clone().watch()));
         }
-        let admin = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let admin = admin_listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = admin_listener {
             let means = admin::Means {
                 dispatch: dispatch.clone(),
@@ -145,7 +174,14 @@ impl App {
                 }
             }));
         }
-        Ok(Gateway { dispatch, front, reloader, admin, closing, tasks })
+        Ok(Gateway {
+            dispatch,
+            front,
+            reloader,
+            admin,
+            closing,
+            tasks,
+        })
     }
 
     fn reader(&self, source: Source) -> Read {
@@ -156,14 +192,25 @@ impl App {
 
 /// Ports first, then the one swap, then the doors: a port that is taken leaves everything as it was.
 fn installer(dispatch: &Dispatch, front: &Arc<Front>) -> Install {
-    let (dispatch, front, runtime) = (dispatch.clone(), front.clone(), tokio::runtime::Handle::current());
+    let (dispatch, front, runtime) = (
+        dispatch.clone(),
+        front.clone(),
+        tokio::runtime::Handle::current(),
+    );
     Box::new(move |plan| {
         let _in_runtime = runtime.enter();
         let keys: Vec<_> = listener_keys(&plan.listeners).collect();
         let prepared = front.listeners.prepare(keys.iter().copied());
-        let prepared = prepared.map_err(|(address, error)| vec![Problem::whole("listen", format!("cannot listen on {address}: {error}"))])?;
+        let prepared = prepared.map_err(|(address, error)| {
+            vec![Problem::whole(
+                "listen",
+                format!("cannot listen on {address}: {error}"),
+            )]
+        })?;
         let whole = |why: String| Problem::whole("services", why);
-        let world = dispatch.install(plan).map_err(|problems| problems.into_iter().map(whole).collect::<Vec<_>>())?;
+        let world = dispatch
+            .install(plan)
+            .map_err(|problems| problems.into_iter().map(whole).collect::<Vec<_>>())?;
         front.listeners.apply(prepared, keys.into_iter());
         Ok(world.generation)
     })
@@ -179,7 +226,10 @@ fn reload_handle(reloader: &Arc<Reloader>) -> admin::Reload {
 
 fn gauges(front: &Arc<Front>) -> Arc<dyn Fn() -> Gauges + Send + Sync> {
     let front = front.clone();
-    Arc::new(move || Gauges { connections: front.listeners.connections(), held_bytes: front.held_bytes() })
+    Arc::new(move || Gauges {
+        connections: front.listeners.connections(),
+        held_bytes: front.held_bytes(),
+    })
 }
 
 // === impl Gateway ===
@@ -213,12 +263,17 @@ impl Gateway {
         self.dispatch.events().send(Event::ShuttingDown);
         self.front.listeners.close().await;
         let deadline = Instant::now() + grace;
-        while self.dispatch.at_work() + self.front.listeners.connections() > 0 && Instant::now() < deadline {
+        while self.dispatch.at_work() + self.front.listeners.connections() > 0
+            && Instant::now() < deadline
+        {
             sleep(Duration::from_millis(20)).await;
         }
         let left = self.dispatch.at_work();
         if left > 0 {
-            tracing::warn!(requests = left, "the time to go down is over; requests at work are ended");
+            tracing::warn!(
+                requests = left,
+                "the time to go down is over; requests at work are ended"
+            );
         }
         self.closing.send_replace(true);
         for task in self.tasks.drain(..) {

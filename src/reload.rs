@@ -44,7 +44,6 @@ pub struct Reloader {
 /// What serves, and what was seen last.
 struct Now {
     plan: Arc<Plan>,
-    generation: u64,
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
     /// Of the contents that were read last, good or bad.
@@ -66,16 +65,29 @@ pub enum Trigger {
 
 impl Reloader {
     /// Watches over what `loaded` was read from; `loaded` itself serves already, as `generation`.
-    pub fn new(read: Read, install: Install, loaded: &Loaded, generation: u64, metrics: Arc<Metrics>, events: Events) -> Self {
+    pub fn new(
+        read: Read,
+        install: Install,
+        loaded: &Loaded,
+        generation: u64,
+        metrics: Arc<Metrics>,
+        events: Events,
+    ) -> Self {
         metrics.reload_succeeded(generation, &loaded.plan.hash, Duration::ZERO);
         let now = Now {
             plan: Arc::new(loaded.plan.clone()),
-            generation,
             seen: contents(&loaded.files, &loaded.watch_dirs),
             files: loaded.files.clone(),
             folders: loaded.watch_dirs.clone(),
         };
-        Reloader { read, install, metrics, events, turn: tokio::sync::Mutex::default(), now: Mutex::new(now) }
+        Reloader {
+            read,
+            install,
+            metrics,
+            events,
+            turn: tokio::sync::Mutex::default(),
+            now: Mutex::new(now),
+        }
     }
 
     /// Reads the files and puts them to work; any problem leaves everything as it was.
@@ -85,7 +97,12 @@ impl Reloader {
         let _turn = self.turn.lock().await;
         let reloader = self.clone();
         let done = tokio::task::spawn_blocking(move || reloader.reload_now(trigger)).await;
-        done.unwrap_or_else(|_| Err(vec![Problem::whole("reload", "the reload panicked; the old configuration stays")]))
+        done.unwrap_or_else(|_| {
+            Err(vec![Problem::whole(
+                "reload",
+                "the reload panicked; the old configuration stays",
+            )])
+        })
     }
 
     fn reload_now(&self, trigger: Trigger) -> Result<Applied, Vec<Problem>> {
@@ -97,13 +114,17 @@ impl Reloader {
         let seen = contents(&files, &folders);
         match self.try_reload() {
             Ok(applied) => {
-                self.metrics.reload_succeeded(applied.generation, &applied.hash, began.elapsed());
+                self.metrics
+                    .reload_succeeded(applied.generation, &applied.hash, began.elapsed());
                 for warning in &applied.warnings {
                     tracing::warn!("{warning}");
                 }
                 if !applied.diff.is_empty() || trigger != Trigger::Files {
                     tracing::info!(?trigger, generation = applied.generation, changes = %applied.diff, "configuration reloaded");
-                    self.events.send(Event::Reloaded { generation: applied.generation, changes: applied.diff.to_string() });
+                    self.events.send(Event::Reloaded {
+                        generation: applied.generation,
+                        changes: applied.diff.to_string(),
+                    });
                 }
                 Ok(applied)
             }
@@ -113,8 +134,14 @@ impl Reloader {
                 for problem in &problems {
                     tracing::error!("{problem}");
                 }
-                tracing::error!(?trigger, problems = problems.len(), "configuration not reloaded; the old one stays");
-                self.events.send(Event::ReloadFailed { problems: problems.iter().map(ToString::to_string).collect() });
+                tracing::error!(
+                    ?trigger,
+                    problems = problems.len(),
+                    "configuration not reloaded; the old one stays"
+                );
+                self.events.send(Event::ReloadFailed {
+                    problems: problems.iter().map(ToString::to_string).collect(),
+                });
                 Err(problems)
             }
         }
@@ -128,8 +155,18 @@ impl Reloader {
         let plan = Arc::new(loaded.plan.clone());
         let hash = plan.hash.clone();
         let generation = (self.install)(loaded.plan)?;
-        *self.now.lock() = Now { plan, generation, files: loaded.files, folders: loaded.watch_dirs, seen };
-        Ok(Applied { generation, hash, diff: changes, warnings: loaded.warnings })
+        *self.now.lock() = Now {
+            plan,
+            files: loaded.files,
+            folders: loaded.watch_dirs,
+            seen,
+        };
+        Ok(Applied {
+            generation,
+            hash,
+            diff: changes,
+            warnings: loaded.warnings,
+        })
     }
 
     /// Reloads whenever the files change. Runs for ever.
@@ -165,7 +202,11 @@ impl Reloader {
         }
     }
 
-    fn follow_folders(&self, watcher: &mut notify::RecommendedWatcher, watched: &mut BTreeSet<PathBuf>) {
+    fn follow_folders(
+        &self,
+        watcher: &mut notify::RecommendedWatcher,
+        watched: &mut BTreeSet<PathBuf>,
+    ) {
         let wanted: BTreeSet<PathBuf> = self.now.lock().folders.iter().cloned().collect();
         for old in watched.difference(&wanted) {
             let _ = watcher.unwatch(old);
@@ -173,7 +214,9 @@ impl Reloader {
         // A folder that cannot be watched now (not there yet) is tried again at the next round.
         let mut followed = BTreeSet::new();
         for folder in wanted {
-            if watched.contains(&folder) || watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok() {
+            if watched.contains(&folder)
+                || watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok()
+            {
                 followed.insert(folder);
             }
         }
@@ -185,7 +228,9 @@ impl Reloader {
             let now = self.now.lock();
             (now.files.clone(), now.folders.clone(), now.seen)
         };
-        tokio::task::spawn_blocking(move || contents(&files, &folders) != seen).await.unwrap_or(false)
+        tokio::task::spawn_blocking(move || contents(&files, &folders) != seen)
+            .await
+            .unwrap_or(false)
     }
 }
 
@@ -217,7 +262,10 @@ fn contents(files: &[PathBuf], folders: &[PathBuf]) -> [u8; 32] {
     }
     for folder in folders {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let names: BTreeSet<_> = entries.map(|entry| entry.file_name()).filter(|name| is_yaml(name)).collect();
+        let names: BTreeSet<_> = entries
+            .map(|entry| entry.file_name())
+            .filter(|name| is_yaml(name))
+            .collect();
         for name in names {
             hash.update(name.as_encoded_bytes());
             hash.update(b"\0");

@@ -42,22 +42,55 @@ pub struct Identity {
 impl Access {
     /// Takes the keys of a plan.
     pub fn new(plan: &Plan) -> Self {
-        let keys = plan.tenants.iter().flat_map(|tenant| tenant.keys.iter().map(move |key| (tenant, key)));
-        let tenants = keys.map(|(tenant, key)| (digest(key.reveal()), (tenant.name.clone(), tenant.weight))).collect();
-        Access { tenants, anonymous: plan.anonymous, nobody: ANONYMOUS.into() }
+        let keys = plan
+            .tenants
+            .iter()
+            .flat_map(|tenant| tenant.keys.iter().map(move |key| (tenant, key)));
+        let tenants = keys
+            .map(|(tenant, key)| (digest(key.reveal()), (tenant.name.clone(), tenant.weight)))
+            .collect();
+        Access {
+            tenants,
+            anonymous: plan.anonymous,
+            nobody: ANONYMOUS.into(),
+        }
     }
 
     /// Finds out who asks. A key that nobody has counts as none: it may be meant for the node.
     ///
     /// Errors: `Unauthorized` where one without a key may not ask.
-    pub fn identify(&self, headers: &HeaderMap, from: IpAddr, listener_is_loopback: bool) -> Result<Identity, Refusal> {
+    pub fn identify(
+        &self,
+        headers: &HeaderMap,
+        from: IpAddr,
+        listener_is_loopback: bool,
+    ) -> Result<Identity, Refusal> {
         if !self.tenants.is_empty() {
             for name in [API_KEY, header::AUTHORIZATION] {
-                let shown = headers.get_all(&name).iter().filter_map(|value| value.to_str().ok());
-                let keys = shown.filter_map(|value| if name == API_KEY { Some(value) } else { bearer(value) });
-                if let Some((tenant, weight)) = keys.filter_map(|key| self.tenants.get(&digest(key.trim()))).next() {
-                    let caller = Caller { tenant: tenant.clone(), address: from };
-                    return Ok(Identity { caller, weight: *weight, matched: Some(name) });
+                let shown = headers
+                    .get_all(&name)
+                    .iter()
+                    .filter_map(|value| value.to_str().ok());
+                let keys = shown.filter_map(|value| {
+                    if name == API_KEY {
+                        Some(value)
+                    } else {
+                        bearer(value)
+                    }
+                });
+                if let Some((tenant, weight)) = keys
+                    .filter_map(|key| self.tenants.get(&digest(key.trim())))
+                    .next()
+                {
+                    let caller = Caller {
+                        tenant: tenant.clone(),
+                        address: from,
+                    };
+                    return Ok(Identity {
+                        caller,
+                        weight: *weight,
+                        matched: Some(name),
+                    });
                 }
             }
         }
@@ -70,7 +103,14 @@ impl Access {
             let what = "a key is needed: send it as `Authorization: Bearer …` or `X-API-Key: …`";
             return Err(Refusal::Unauthorized(what.into()));
         }
-        Ok(Identity { caller: Caller { tenant: self.nobody.clone(), address: from }, weight: 1, matched: None })
+        Ok(Identity {
+            caller: Caller {
+                tenant: self.nobody.clone(),
+                address: from,
+            },
+            weight: 1,
+            matched: None,
+        })
     }
 }
 
@@ -93,11 +133,22 @@ mod tests {
     use super::*;
 
     fn access(anonymous: Anonymous) -> Access {
-        let tenants = HashMap::from([(digest("key-of-a"), ("a".into(), 2)), (digest("key-of-b"), ("b".into(), 1))]);
-        Access { tenants, anonymous, nobody: ANONYMOUS.into() }
+        let tenants = HashMap::from([
+            (digest("key-of-a"), ("a".into(), 2)),
+            (digest("key-of-b"), ("b".into(), 1)),
+        ]);
+        Access {
+            tenants,
+            anonymous,
+            nobody: ANONYMOUS.into(),
+        }
     }
 
-    fn ask(access: &Access, headers: &[(&str, &str)], loopback: bool) -> Option<(String, Option<HeaderName>)> {
+    fn ask(
+        access: &Access,
+        headers: &[(&str, &str)],
+        loopback: bool,
+    ) -> Option<(String, Option<HeaderName>)> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
@@ -111,12 +162,38 @@ mod tests {
         let access = access(Anonymous::Deny);
         for (headers, tenant, by) in [
             (&[("x-api-key", "key-of-a")][..], "a", API_KEY),
-            (&[("authorization", "Bearer key-of-b")], "b", header::AUTHORIZATION),
-            (&[("authorization", "bearer  key-of-b ")], "b", header::AUTHORIZATION),
-            (&[("authorization", "Basic xyz"), ("authorization", "Bearer key-of-a")], "a", header::AUTHORIZATION),
-            (&[("x-api-key", "key-of-a"), ("authorization", "Bearer the-nodes-own")], "a", API_KEY),
+            (
+                &[("authorization", "Bearer key-of-b")],
+                "b",
+                header::AUTHORIZATION,
+            ),
+            (
+                &[("authorization", "bearer  key-of-b ")],
+                "b",
+                header::AUTHORIZATION,
+            ),
+            (
+                &[
+                    ("authorization", "Basic xyz"),
+                    ("authorization", "Bearer key-of-a"),
+                ],
+                "a",
+                header::AUTHORIZATION,
+            ),
+            (
+                &[
+                    ("x-api-key", "key-of-a"),
+                    ("authorization", "Bearer the-nodes-own"),
+                ],
+                "a",
+                API_KEY,
+            ),
         ] {
-            assert_eq!(ask(&access, headers, false), Some((tenant.into(), Some(by))), "{headers:?}");
+            assert_eq!(
+                ask(&access, headers, false),
+                Some((tenant.into(), Some(by))),
+                "{headers:?}"
+            );
         }
     }
 
@@ -130,9 +207,18 @@ mod tests {
             (Anonymous::Deny, true, false),
         ] {
             let access = access(anonymous);
-            for headers in [&[][..], &wrong, &[("authorization", "key-of-a")], &[("x-api-key", "")]] {
+            for headers in [
+                &[][..],
+                &wrong,
+                &[("authorization", "key-of-a")],
+                &[("x-api-key", "")],
+            ] {
                 let wants = allowed.then(|| (ANONYMOUS.to_owned(), None));
-                assert_eq!(ask(&access, headers, loopback), wants, "{anonymous:?} {loopback} {headers:?}");
+                assert_eq!(
+                    ask(&access, headers, loopback),
+                    wants,
+                    "{anonymous:?} {loopback} {headers:?}"
+                );
             }
         }
     }

@@ -12,32 +12,64 @@ pub(super) async fn guard(State(means): State<Means>, request: Request, next: Ne
     if let Some(token) = &means.token
         && !bearer(request.headers()).is_some_and(|shown| same_secret(shown, token.reveal()))
     {
-        let mut refused = error(StatusCode::UNAUTHORIZED, "unauthorized", "send the admin token as `Authorization: Bearer …`");
-        refused.headers_mut().insert(header::WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
+        let mut refused = error(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "send the admin token as `Authorization: Bearer …`",
+        );
+        refused.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            axum::http::HeaderValue::from_static("Bearer"),
+        );
         return refused;
     }
     if *request.method() == Method::POST && from_a_page(request.headers()) {
-        return error(StatusCode::FORBIDDEN, "cross_site", "a web page of another site may not change anything here");
+        return error(
+            StatusCode::FORBIDDEN,
+            "cross_site",
+            "a web page of another site may not change anything here",
+        );
     }
     next.run(request).await
 }
 
 /// An answer that says what is wrong.
 pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, Json(json!({"error": {"code": code, "message": message}}))).into_response()
+    (
+        status,
+        Json(json!({"error": {"code": code, "message": message}})),
+    )
+        .into_response()
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    let (scheme, token) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
 }
 
 /// Browsers name the page that asks: `Origin` on every POST, `Sec-Fetch-Site` beside it.
 fn from_a_page(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-    let own = |origin: &str| origin.split_once("://").is_some_and(|(_, named)| named == host);
-    let other_site = headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    let origin = headers
+        .get(header::ORIGIN)
+        .and_then(|origin| origin.to_str().ok());
+    let own = |origin: &str| {
+        origin
+            .split_once("://")
+            .is_some_and(|(_, named)| named == host)
+    };
+    let other_site = headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| site != "same-origin" && site != "none");
     origin.is_some_and(|origin| !own(origin)) || other_site
 }
 
@@ -55,9 +87,19 @@ mod tests {
             from_a_page(&headers)
         };
         assert!(!with(&[("host", "127.0.0.1:9900")]));
-        assert!(!with(&[("host", "127.0.0.1:9900"), ("origin", "http://127.0.0.1:9900"), ("sec-fetch-site", "same-origin")]));
-        assert!(with(&[("host", "127.0.0.1:9900"), ("origin", "https://evil.example")]));
+        assert!(!with(&[
+            ("host", "127.0.0.1:9900"),
+            ("origin", "http://127.0.0.1:9900"),
+            ("sec-fetch-site", "same-origin")
+        ]));
+        assert!(with(&[
+            ("host", "127.0.0.1:9900"),
+            ("origin", "https://evil.example")
+        ]));
         assert!(with(&[("host", "127.0.0.1:9900"), ("origin", "null")]));
-        assert!(with(&[("host", "127.0.0.1:9900"), ("sec-fetch-site", "cross-site")]));
+        assert!(with(&[
+            ("host", "127.0.0.1:9900"),
+            ("sec-fetch-site", "cross-site")
+        ]));
     }
 }

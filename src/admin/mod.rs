@@ -47,10 +47,16 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves until `closing` is set.
-pub async fn serve(listener: TcpListener, means: Means, mut closing: watch::Receiver<bool>) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    means: Means,
+    mut closing: watch::Receiver<bool>,
+) -> io::Result<()> {
     let until = async move {
         // A sender that is gone closes too.
         let _ = closing.wait_for(|closing| *closing).await;
     };
-    axum::serve(listener, routes::router(means)).with_graceful_shutdown(until).await
+    axum::serve(listener, routes::router(means))
+        .with_graceful_shutdown(until)
+        .await
 }

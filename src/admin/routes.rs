@@ -44,15 +44,36 @@ async fn ready(State(means): State<Means>) -> Response {
     if means.dispatch.is_ready() {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: no endpoint is usable, or the gateway is going down\n").into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: no endpoint is usable, or the gateway is going down\n",
+        )
+            .into_response()
     }
 }
 
 async fn metrics(State(means): State<Means>) -> Response {
     let edge = (means.gauges)();
-    let waiting: Vec<_> = means.dispatch.services().into_iter().map(|service| (service.name, service.waiting)).collect();
-    let text = means.dispatch.metrics().render(&means.dispatch.gauges(), &waiting, edge.connections, edge.held_bytes);
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    let waiting: Vec<_> = means
+        .dispatch
+        .services()
+        .into_iter()
+        .map(|service| (service.name, service.waiting))
+        .collect();
+    let text = means.dispatch.metrics().render(
+        &means.dispatch.gauges(),
+        &waiting,
+        edge.connections,
+        edge.held_bytes,
+    );
+    (
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }
 
 async fn nodes(State(means): State<Means>) -> Response {
@@ -60,7 +81,12 @@ async fn nodes(State(means): State<Means>) -> Response {
 }
 
 async fn node(State(means): State<Means>, Path(name): Path<String>) -> Response {
-    match means.dispatch.nodes().into_iter().find(|node| node.name == name) {
+    match means
+        .dispatch
+        .nodes()
+        .into_iter()
+        .find(|node| node.name == name)
+    {
         Some(node) => Json(node).into_response(),
         None => no_node(&name),
     }
@@ -78,18 +104,35 @@ async fn mark(means: Means, name: String, on: bool) -> Response {
     let (dispatch, node) = (means.dispatch.clone(), name.clone());
     // The mark is on disk before it is answered, and a disk may be slow.
     match tokio::task::spawn_blocking(move || dispatch.drain(&node, on)).await {
-        Ok(Ok(true)) => match means.dispatch.nodes().into_iter().find(|node| node.name == name) {
+        Ok(Ok(true)) => match means
+            .dispatch
+            .nodes()
+            .into_iter()
+            .find(|node| node.name == name)
+        {
             Some(node) => Json(node).into_response(),
             None => Json(json!({"name": name})).into_response(),
         },
         Ok(Ok(false)) => no_node(&name),
-        Ok(Err(why)) => error(StatusCode::INTERNAL_SERVER_ERROR, "not_kept", &why.to_string()),
-        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the mark could not be set"),
+        Ok(Err(why)) => error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "not_kept",
+            &why.to_string(),
+        ),
+        Err(_) => error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the mark could not be set",
+        ),
     }
 }
 
 fn no_node(name: &str) -> Response {
-    error(StatusCode::NOT_FOUND, "no_such_node", &format!("no node is named `{name}`; `GET /api/v1/nodes` lists them"))
+    error(
+        StatusCode::NOT_FOUND,
+        "no_such_node",
+        &format!("no node is named `{name}`; `GET /api/v1/nodes` lists them"),
+    )
 }
 
 async fn services(State(means): State<Means>) -> Response {
@@ -107,11 +150,23 @@ async fn queue(State(means): State<Means>) -> Response {
 /// What serves: enough to tell two configurations apart, and nothing secret.
 async fn config(State(means): State<Means>) -> Response {
     let Some(world) = means.dispatch.world() else {
-        return error(StatusCode::SERVICE_UNAVAILABLE, "no_config", "no configuration is installed yet");
+        return error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no_config",
+            "no configuration is installed yet",
+        );
     };
     let plan = &world.plan;
-    let listeners: Vec<_> = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
-    let tenants: Vec<_> = plan.tenants.iter().map(|tenant| json!({"name": tenant.name, "weight": tenant.weight})).collect();
+    let listeners: Vec<_> = plan
+        .listeners
+        .iter()
+        .map(|listener| listener.address.to_string())
+        .collect();
+    let tenants: Vec<_> = plan
+        .tenants
+        .iter()
+        .map(|tenant| json!({"name": tenant.name, "weight": tenant.weight}))
+        .collect();
     Json(json!({
         "generation": world.generation,
         "hash": plan.hash,
@@ -135,13 +190,27 @@ fn root() -> String {
     "/".into()
 }
 
-async fn explain(State(means): State<Means>, query: Result<Query<ExplainQuery>, axum::extract::rejection::QueryRejection>) -> Response {
+async fn explain(
+    State(means): State<Means>,
+    query: Result<Query<ExplainQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
     let Ok(Query(query)) = query else {
-        return error(StatusCode::BAD_REQUEST, "bad_request", "say which service: `/api/v1/explain?service=NAME&path=/…`");
+        return error(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            "say which service: `/api/v1/explain?service=NAME&path=/…`",
+        );
     };
     match means.dispatch.explain(&query.service, &query.path) {
         Some(explanation) => Json(explanation).into_response(),
-        None => error(StatusCode::NOT_FOUND, "no_such_service", &format!("no service is named `{}`; `GET /api/v1/services` lists them", query.service)),
+        None => error(
+            StatusCode::NOT_FOUND,
+            "no_such_service",
+            &format!(
+                "no service is named `{}`; `GET /api/v1/services` lists them",
+                query.service
+            ),
+        ),
     }
 }
 
@@ -151,7 +220,8 @@ async fn reload(State(means): State<Means>) -> Response {
         Err(problems) => {
             let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
             let message = "the configuration has problems; the old one stays";
-            let body = json!({"error": {"code": "bad_config", "message": message}, "problems": text});
+            let body =
+                json!({"error": {"code": "bad_config", "message": message}, "problems": text});
             (StatusCode::UNPROCESSABLE_ENTITY, Json(body)).into_response()
         }
     }
@@ -162,19 +232,33 @@ async fn openapi() -> Response {
 }
 
 async fn nothing() -> Response {
-    error(StatusCode::NOT_FOUND, "not_found", "nothing is here; `GET /api/v1/openapi.json` lists what is")
+    error(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "nothing is here; `GET /api/v1/openapi.json` lists what is",
+    )
 }
 
 async fn wrong_method() -> Response {
-    error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method; see `/api/v1/openapi.json`")
+    error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "this path does not take this method; see `/api/v1/openapi.json`",
+    )
 }
 
 /// Answers are neither kept by caches nor sniffed by browsers.
 async fn plain_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, axum::http::HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        axum::http::HeaderValue::from_static("no-store"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        axum::http::HeaderValue::from_static("nosniff"),
+    );
     response
 }
 
@@ -185,11 +269,19 @@ mod tests {
     #[test]
     fn the_document_describes_every_route_and_no_other() {
         let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
-        let mut described: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let mut described: Vec<&str> = document["paths"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         // Composed so that this line is not itself found in the source.
         let marker = concat!(".route(", "\"");
-        let mut routed: Vec<&str> =
-            include_str!("routes.rs").split(marker).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let mut routed: Vec<&str> = include_str!("routes.rs")
+            .split(marker)
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
         described.sort_unstable();
         routed.sort_unstable();
         assert!(routed.len() > 10);

@@ -16,17 +16,27 @@ pub(super) struct Filter {
 }
 
 /// The farm's log in one place, as it happens: server-sent events.
-pub(super) async fn events(State(means): State<Means>, Query(filter): Query<Filter>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
-    let events = BroadcastStream::new(means.dispatch.events().subscribe()).filter_map(move |event| {
-        let told = match event {
-            Ok(event) if event.concerns(filter.node.as_deref(), filter.service.as_deref()) => {
-                SseEvent::default().id(event.seq.to_string()).event(event.name()).json_data(&event).ok()
-            }
-            Ok(_) => None,
-            // Whoever reads too slowly is told how much was missed instead of being waited for.
-            Err(BroadcastStreamRecvError::Lagged(missed)) => Some(SseEvent::default().event("missed").data(missed.to_string())),
-        };
-        std::future::ready(told.map(Ok))
-    });
+pub(super) async fn events(
+    State(means): State<Means>,
+    Query(filter): Query<Filter>,
+) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
+    let events =
+        BroadcastStream::new(means.dispatch.events().subscribe()).filter_map(move |event| {
+            let told = match event {
+                Ok(event) if event.concerns(filter.node.as_deref(), filter.service.as_deref()) => {
+                    SseEvent::default()
+                        .id(event.seq.to_string())
+                        .event(event.name())
+                        .json_data(&event)
+                        .ok()
+                }
+                Ok(_) => None,
+                // Whoever reads too slowly is told how much was missed instead of being waited for.
+                Err(BroadcastStreamRecvError::Lagged(missed)) => {
+                    Some(SseEvent::default().event("missed").data(missed.to_string()))
+                }
+            };
+            std::future::ready(told.map(Ok))
+        });
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }

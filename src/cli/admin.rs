@@ -45,7 +45,11 @@ pub(super) struct ExplainArgs {
 
 /// Exits 0 when the gateway is ready.
 pub(super) fn healthcheck(app: &App, args: &AdminArgs) -> ExitCode {
-    done(Remote::find(app, args).and_then(|remote| remote.get("/readyz")).map(|_| println!("ready")))
+    done(
+        Remote::find(app, args)
+            .and_then(|remote| remote.get("/readyz"))
+            .map(|_| println!("ready")),
+    )
 }
 
 /// Lists nodes, or drains one.
@@ -74,7 +78,10 @@ pub(super) fn nodes(app: &App, args: &NodesArgs) -> ExitCode {
 pub(super) fn reload(app: &App, args: &AdminArgs) -> ExitCode {
     let asked = Remote::find(app, args).and_then(|remote| {
         let applied: Value = serde_json::from_str(&remote.post("/api/v1/reload")?)?;
-        println!("generation {}\n{:#}", applied["generation"], applied["diff"]);
+        println!(
+            "generation {}\n{:#}",
+            applied["generation"], applied["diff"]
+        );
         Ok(())
     });
     done(asked)
@@ -84,8 +91,15 @@ pub(super) fn reload(app: &App, args: &AdminArgs) -> ExitCode {
 pub(super) fn explain(app: &App, args: &ExplainArgs) -> ExitCode {
     let asked = Remote::find(app, &args.at).and_then(|remote| {
         let query = |text: &str| percent(text);
-        let told: Value = serde_json::from_str(&remote.get(&format!("/api/v1/explain?service={}&path={}", query(&args.service), query(&args.path)))?)?;
-        println!("{:<28} {:>6} {:>5} {:>8}  {}", "endpoint", "weight", "used", "load", "verdict");
+        let told: Value = serde_json::from_str(&remote.get(&format!(
+            "/api/v1/explain?service={}&path={}",
+            query(&args.service),
+            query(&args.path)
+        ))?)?;
+        println!(
+            "{:<28} {:>6} {:>5} {:>8}  {}",
+            "endpoint", "weight", "used", "load", "verdict"
+        );
         for candidate in told["candidates"].as_array().into_iter().flatten() {
             let name = candidate["endpoint"].as_str().unwrap_or_default();
             let used = format!("{}/{}", candidate["used"], candidate["slots"]);
@@ -94,23 +108,45 @@ pub(super) fn explain(app: &App, args: &ExplainArgs) -> ExitCode {
                 None if told["would_pick"].as_str() == Some(name) => "picked",
                 None => "",
             };
-            println!("{name:<28} {:>6} {used:>5} {:>8.3}  {verdict}", candidate["weight"], candidate["load"].as_f64().unwrap_or_default());
+            println!(
+                "{name:<28} {:>6} {used:>5} {:>8.3}  {verdict}",
+                candidate["weight"],
+                candidate["load"].as_f64().unwrap_or_default()
+            );
         }
-        let pick = told["would_pick"].as_str().map_or_else(|| "it would wait".to_owned(), |pick| format!("it would go to {pick}"));
-        println!("policy {}, class {}: {pick}; {} waiting", told["policy"], told["class"], told["waiting"]);
+        let pick = told["would_pick"].as_str().map_or_else(
+            || "it would wait".to_owned(),
+            |pick| format!("it would go to {pick}"),
+        );
+        println!(
+            "policy {}, class {}: {pick}; {} waiting",
+            told["policy"], told["class"], told["waiting"]
+        );
         Ok(())
     });
     done(asked)
 }
 
 fn list(nodes: &Value) {
-    println!("{:<28} {:<10} {:>9} {:>7}  {}", "endpoint", "state", "at work", "vram", "last error");
+    println!(
+        "{:<28} {:<10} {:>9} {:>7}  {}",
+        "endpoint", "state", "at work", "vram", "last error"
+    );
     for node in nodes.as_array().into_iter().flatten() {
         for endpoint in node["endpoints"].as_array().into_iter().flatten() {
             let at_work = format!("{}/{}", endpoint["at_work"], endpoint["slots"]);
-            let vram = node["vram_mib"].as_u64().filter(|mib| *mib > 0).map(|mib| format!("{} GiB", mib / 1024)).unwrap_or_default();
+            let vram = node["vram_mib"]
+                .as_u64()
+                .filter(|mib| *mib > 0)
+                .map(|mib| format!("{} GiB", mib / 1024))
+                .unwrap_or_default();
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            println!("{:<28} {:<10} {at_work:>9} {vram:>7}  {}", text(&endpoint["name"]), text(&endpoint["state"]), text(&endpoint["last_error"]));
+            println!(
+                "{:<28} {:<10} {at_work:>9} {vram:>7}  {}",
+                text(&endpoint["name"]),
+                text(&endpoint["state"]),
+                text(&endpoint["last_error"])
+            );
         }
     }
 }
@@ -127,18 +163,40 @@ impl Remote {
     fn find(app: &App, args: &AdminArgs) -> Result<Remote> {
         let (mut address, mut token) = (args.admin.clone(), args.token.clone());
         if address.is_none() {
-            let loaded = app.load(&Source::File(args.file.config.clone())).map_err(|problems| {
-                report(&problems, "");
-                anyhow!("cannot tell the admin address from `{}`; name it with --admin", args.file.config.display())
+            let loaded = app
+                .load(&Source::File(args.file.config.clone()))
+                .map_err(|problems| {
+                    report(&problems, "");
+                    anyhow!(
+                        "cannot tell the admin address from `{}`; name it with --admin",
+                        args.file.config.display()
+                    )
+                })?;
+            let admin = loaded.plan.admin.ok_or_else(|| {
+                anyhow!(
+                    "the admin listener is off in `{}`",
+                    args.file.config.display()
+                )
             })?;
-            let admin = loaded.plan.admin.ok_or_else(|| anyhow!("the admin listener is off in `{}`", args.file.config.display()))?;
             // Everywhere is reached from here by loopback.
-            let at = if admin.address.ip().is_unspecified() { std::net::SocketAddr::from(([127, 0, 0, 1], admin.address.port())) } else { admin.address };
+            let at = if admin.address.ip().is_unspecified() {
+                std::net::SocketAddr::from(([127, 0, 0, 1], admin.address.port()))
+            } else {
+                admin.address
+            };
             address = Some(at.to_string());
             token = token.or_else(|| admin.token.map(|token| token.reveal().to_owned()));
         }
-        let agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(30))).http_status_as_error(false).build().into();
-        Ok(Remote { base: format!("http://{}", address.unwrap_or_default()), token, agent })
+        let agent = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(30)))
+            .http_status_as_error(false)
+            .build()
+            .into();
+        Ok(Remote {
+            base: format!("http://{}", address.unwrap_or_default()),
+            token,
+            agent,
+        })
     }
 
     fn get(&self, path: &str) -> Result<String> {
@@ -157,9 +215,16 @@ impl Remote {
         self.answer(request.send_empty())
     }
 
-    fn answer(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<String> {
-        let mut answer = answer.with_context(|| format!("cannot reach the gateway's admin API at {}", self.base))?;
-        let text = answer.body_mut().read_to_string().context("the answer broke off")?;
+    fn answer(
+        &self,
+        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<String> {
+        let mut answer = answer
+            .with_context(|| format!("cannot reach the gateway's admin API at {}", self.base))?;
+        let text = answer
+            .body_mut()
+            .read_to_string()
+            .context("the answer broke off")?;
         if answer.status().is_success() {
             return Ok(text);
         }
@@ -167,13 +232,24 @@ impl Remote {
         for problem in told["problems"].as_array().into_iter().flatten() {
             eprintln!("{}", problem.as_str().unwrap_or_default());
         }
-        bail!("{}", told["error"]["message"].as_str().unwrap_or(text.trim()))
+        bail!(
+            "{}",
+            told["error"]["message"].as_str().unwrap_or(text.trim())
+        )
     }
 }
 
 /// A text as part of a query: everything but unreserved characters is escaped (RFC 3986, 2.3).
 fn percent(text: &str) -> String {
-    text.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~/".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-._~/".contains(&b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 fn done(asked: Result<()>) -> ExitCode {

@@ -59,7 +59,12 @@ struct AdminArgs {
     #[arg(long, env = "TABANE_ADMIN", value_name = "HOST:PORT")]
     admin: Option<String>,
     /// Its admin token; without it, the configuration's
-    #[arg(long, env = "TABANE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "TABANE_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     token: Option<String>,
     #[command(flatten)]
     file: FileArgs,
@@ -87,7 +92,13 @@ fn check(app: &App, args: FileArgs) -> ExitCode {
         Ok(loaded) => {
             report(&loaded.warnings, "warning: ");
             let plan = &loaded.plan;
-            println!("ok: {} nodes, {} endpoints, {} services, {} listeners", plan.nodes.len(), plan.endpoints.len(), plan.services.len(), plan.listeners.len());
+            println!(
+                "ok: {} nodes, {} endpoints, {} services, {} listeners",
+                plan.nodes.len(),
+                plan.endpoints.len(),
+                plan.services.len(),
+                plan.listeners.len()
+            );
             ExitCode::SUCCESS
         }
         Err(problems) => {

@@ -27,20 +27,40 @@ pub(super) struct QuickArgs {
 /// Prints the file to keep, and runs it.
 pub(super) fn quick(app: &App, args: &QuickArgs) -> ExitCode {
     let yaml = yaml(args);
-    println!("# Keep this as conf/tabane.yaml and start it with `tabane run`:\n{yaml}\n# Try: curl http://{}/", shown(&args.listen));
+    println!(
+        "# Keep this as conf/tabane.yaml and start it with `tabane run`:\n{yaml}\n# Try: curl http://{}/",
+        shown(&args.listen)
+    );
     run::run(app, Source::Text(yaml))
 }
 
 fn yaml(args: &QuickArgs) -> String {
-    let mut yaml = format!("listen: [{}]\nadmin: {}\n", quoted(&args.listen), quoted(&args.admin));
+    let mut yaml = format!(
+        "listen: [{}]\nadmin: {}\n",
+        quoted(&args.listen),
+        quoted(&args.admin)
+    );
     if !is_loopback(&args.listen) {
         yaml.push_str("access: {anonymous: allow}   # everybody who reaches the address; see `tenants` for keys\n");
     }
-    let _ = write!(yaml, "services:\n  any:\n    kind: {}\n    pool:\n", quoted(&args.kind));
+    let _ = write!(
+        yaml,
+        "services:\n  any:\n    kind: {}\n    pool:\n",
+        quoted(&args.kind)
+    );
     for url in &args.to {
         // `gpu1:8188` is what people type.
-        let url = if url.contains("://") { url.clone() } else { format!("http://{url}") };
-        let _ = writeln!(yaml, "      - {{url: {}, slots: {}}}", quoted(&url), args.slots);
+        let url = if url.contains("://") {
+            url.clone()
+        } else {
+            format!("http://{url}")
+        };
+        let _ = writeln!(
+            yaml,
+            "      - {{url: {}, slots: {}}}",
+            quoted(&url),
+            args.slots
+        );
     }
     yaml.push_str("    routes: [/]\n");
     yaml
@@ -52,11 +72,16 @@ fn quoted(text: &str) -> String {
 }
 
 fn shown(listen: &str) -> String {
-    listen.strip_prefix(':').map_or_else(|| listen.replace("0.0.0.0", "127.0.0.1"), |port| format!("127.0.0.1:{port}"))
+    listen.strip_prefix(':').map_or_else(
+        || listen.replace("0.0.0.0", "127.0.0.1"),
+        |port| format!("127.0.0.1:{port}"),
+    )
 }
 
 fn is_loopback(listen: &str) -> bool {
-    listen.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+    listen
+        .parse::<std::net::SocketAddr>()
+        .is_ok_and(|address| address.ip().is_loopback())
 }
 
 #[cfg(test)]
@@ -73,8 +98,14 @@ mod tests {
             kind: "http".into(),
         };
         let text = yaml(&args);
-        assert!(text.contains(r#"{url: "http://gpu2:8188", slots: 2}"#), "{text}");
+        assert!(
+            text.contains(r#"{url: "http://gpu2:8188", slots: 2}"#),
+            "{text}"
+        );
         assert!(text.contains("anonymous: allow"), "{text}");
-        assert!(serde_yaml::from_str::<serde_yaml::Value>(&text).is_ok(), "{text}");
+        assert!(
+            serde_yaml::from_str::<serde_yaml::Value>(&text).is_ok(),
+            "{text}"
+        );
     }
 }

@@ -17,13 +17,18 @@ pub(super) fn run(app: &App, source: Source) -> ExitCode {
         }
     };
     telemetry::init_log(loaded.plan.log.format);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tabane").build();
-    let ran = runtime.context("cannot start the runtime").and_then(|runtime| {
-        let ran = runtime.block_on(until_told(app, source, loaded));
-        // What is left after the grace is cut; it was logged.
-        runtime.shutdown_background();
-        ran
-    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("tabane")
+        .build();
+    let ran = runtime
+        .context("cannot start the runtime")
+        .and_then(|runtime| {
+            let ran = runtime.block_on(until_told(app, source, loaded));
+            // What is left after the grace is cut; it was logged.
+            runtime.shutdown_background();
+            ran
+        });
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -51,7 +56,11 @@ async fn until_told(app: &App, source: Source, loaded: Loaded) -> Result<()> {
             _ = tokio::signal::ctrl_c() => break,
         }
     }
-    let grace = gateway.dispatch().world().map(|world| world.plan.limits.grace).unwrap_or_default();
+    let grace = gateway
+        .dispatch()
+        .world()
+        .map(|world| world.plan.limits.grace)
+        .unwrap_or_default();
     tracing::info!(grace_s = grace.as_secs_f64(), "going down");
     tokio::select! {
         () = gateway.shutdown(grace) => {}
@@ -63,8 +72,22 @@ async fn until_told(app: &App, source: Source, loaded: Loaded) -> Result<()> {
 }
 
 fn announce(gateway: &Gateway) {
-    let services = gateway.dispatch().services().into_iter().map(|service| service.name).collect::<Vec<_>>().join(", ");
-    let addresses = gateway.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let admin = gateway.admin().map(|admin| admin.to_string()).unwrap_or_else(|| "off".into());
+    let services = gateway
+        .dispatch()
+        .services()
+        .into_iter()
+        .map(|service| service.name)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let addresses = gateway
+        .addresses()
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let admin = gateway
+        .admin()
+        .map(|admin| admin.to_string())
+        .unwrap_or_else(|| "off".into());
     tracing::info!(%addresses, %admin, %services, "tabane is up");
 }

@@ -3,6 +3,7 @@
 //! `file.rs` is exactly what a person may type, `check/` gives it meaning, `plan.rs` is what the
 //! runtime trusts. Every problem of all files is told at once, each with file, line and column.
 
+mod applied;
 mod check;
 mod decode;
 mod diff;
@@ -22,6 +23,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
+pub use applied::Applied;
 pub use diff::{Change, Diff, diff};
 pub use load::{Loaded, load, load_text};
 pub use problem::Problem;

@@ -367,3 +367,19 @@ impl fmt::Debug for Secret {
         f.write_str("***")
     }
 }
+
+impl Default for HealthPlan {
+    fn default() -> Self {
+        HealthPlan {
+            interval: Duration::from_secs(5),
+            interval_down: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+            rise: 2,
+            fall: 3,
+            eject_after: 3,
+            eject_for: Duration::from_secs(5),
+            eject_max: Duration::from_secs(120),
+            stall_after: Duration::from_secs(600),
+        }
+    }
+}

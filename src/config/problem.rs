@@ -20,6 +20,20 @@ pub struct Problem {
     pub hint: String,
 }
 
+impl Problem {
+    /// A problem of no place in a file: a port that is taken, a kind that refuses its block.
+    pub fn whole(about: &str, what: impl Into<String>) -> Self {
+        Problem {
+            file: about.to_owned(),
+            line: 1,
+            column: 1,
+            path: String::new(),
+            what: what.into(),
+            hint: String::new(),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;

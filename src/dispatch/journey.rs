@@ -14,7 +14,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tabane_api::{Ask, Caller, EndpointId, EndpointView, Host, Intent, Key, Need, NodeClient, Refusal, Seen, Shape, Urgency};
+use tabane_api::{
+    Ask, Caller, EndpointId, EndpointView, Host, Intent, Key, Need, NodeClient, Refusal, Seen,
+    Shape, Urgency,
+};
 use tokio::sync::oneshot;
 
 /// One request under way: the service of the world it began with, who asks, and what it needs.
@@ -57,23 +60,42 @@ impl Dispatch {
     /// Finds out who asks and for which service: the one time a request reads the world.
     ///
     /// Errors: with the service, where it is known, so that the refusal can take its shape.
-    pub fn enter(&self, listener: &ListenerKey, host: &str, path: &str, headers: &HeaderMap, from: IpAddr) -> Result<Journey, (Refusal, Option<Arc<LiveService>>)> {
+    pub fn enter(
+        &self,
+        listener: &ListenerKey,
+        host: &str,
+        path: &str,
+        headers: &HeaderMap,
+        from: IpAddr,
+    ) -> Result<Journey, (Refusal, Option<Arc<LiveService>>)> {
         if self.0.closing.load(Ordering::Acquire) {
             return Err((Refusal::ShuttingDown, None));
         }
         let world = self.world().ok_or((Refusal::ShuttingDown, None))?;
         // Who, before where: one without a key does not learn which paths are served.
-        let identity = world.access.identify(headers, from, listener.address.ip().is_loopback());
+        let identity = world
+            .access
+            .identify(headers, from, listener.address.ip().is_loopback());
         let (service, options) = match (world.route(listener, host, path), &identity) {
             (Ok(found), _) => found,
             (Err(_), Err(refusal)) => return Err((refusal.clone(), None)),
             (Err(refusal), Ok(_)) => return Err((refusal, None)),
         };
-        let Identity { caller, matched, .. } = match identity {
+        let Identity {
+            caller, matched, ..
+        } = match identity {
             Ok(identity) => identity,
             Err(refusal) => return Err((refusal, Some(service))),
         };
-        Ok(Journey { need: Need::of_class(""), excluded: Vec::new(), arrived: now(), service, options, caller, key_header: matched })
+        Ok(Journey {
+            need: Need::of_class(""),
+            excluded: Vec::new(),
+            arrived: now(),
+            service,
+            options,
+            caller,
+            key_header: matched,
+        })
     }
 
     /// Gets slots on an endpoint, at once or after waiting. Dropping the future gives the place up.
@@ -91,27 +113,57 @@ impl Dispatch {
             policy: journey.service.policy.clone(),
             excluded: journey.excluded.clone(),
             arrived: journey.arrived,
-            queue: QueueLimits { max: queue.max, max_wait: queue.max_wait },
+            queue: QueueLimits {
+                max: queue.max,
+                max_wait: queue.max_wait,
+            },
         };
         let verdict = shared.turn(|core, now, out| {
             let members = core.pools.members(ticket.pool);
-            let mut nodes = members.iter().filter_map(|(id, _)| core.fleet.get(*id)).map(|e| lacks(&ticket.need, e.node())).peekable();
+            let mut nodes = members
+                .iter()
+                .filter_map(|(id, _)| core.fleet.get(*id))
+                .map(|e| lacks(&ticket.need, e.node()))
+                .peekable();
             if nodes.peek().is_some() && nodes.all(|lack| lack.is_some()) {
-                let why = members.iter().filter_map(|(id, _)| core.fleet.get(*id)).find_map(|e| lacks(&ticket.need, e.node()));
-                return Err(Refusal::NoFit { service: ticket.service.to_string(), why: why.unwrap_or_default() });
+                let why = members
+                    .iter()
+                    .filter_map(|(id, _)| core.fleet.get(*id))
+                    .find_map(|e| lacks(&ticket.need, e.node()));
+                return Err(Refusal::NoFit {
+                    service: ticket.service.to_string(),
+                    why: why.unwrap_or_default(),
+                });
             }
-            let own = core.schedule(schedule::Event::Arrived(ticket), now, out).into_iter().next();
+            let own = core
+                .schedule(schedule::Event::Arrived(ticket), now, out)
+                .into_iter()
+                .next();
             match own {
                 Some(action) => core.verdict(&action).map(Ok),
                 None => {
                     let (tell, told) = oneshot::channel();
-                    core.waiters.insert(id, Waiter { tell, service: journey.service.clone(), need: journey.need.clone() });
+                    core.waiters.insert(
+                        id,
+                        Waiter {
+                            tell,
+                            service: journey.service.clone(),
+                            need: journey.need.clone(),
+                        },
+                    );
                     Ok(Err(told))
                 }
             }
         })?;
         let told = match verdict {
-            Ok(upstream) => return Ok(Lease::new(shared.clone(), upstream, journey.service.clone(), journey.need.clone())),
+            Ok(upstream) => {
+                return Ok(Lease::new(
+                    shared.clone(),
+                    upstream,
+                    journey.service.clone(),
+                    journey.need.clone(),
+                ));
+            }
             Err(told) => told,
         };
         let _place = Place { shared, id };
@@ -150,9 +202,14 @@ impl Journey {
     ///
     /// Errors: the kind's refusal, or `Internal` when the kind or policy panicked.
     pub fn classify(&mut self, ask: &Ask<'_>, body: Option<&Bytes>) -> Result<Step, Refusal> {
-        let mut need = match guarded(&self.service.plan.name, || self.service.kind.classify(ask, body))?? {
+        let mut need = match guarded(&self.service.plan.name, || {
+            self.service.kind.classify(ask, body)
+        })?? {
             Intent::NeedBody { .. } if body.is_some() => {
-                return Err(Refusal::Internal(format!("the kind of service `{}` asked for the body twice", self.service.plan.name)));
+                return Err(Refusal::Internal(format!(
+                    "the kind of service `{}` asked for the body twice",
+                    self.service.plan.name
+                )));
             }
             Intent::NeedBody { max } => return Ok(Step::ReadBody { max }),
             Intent::Own { max } => return Ok(Step::Answer { max }),
@@ -165,7 +222,9 @@ impl Journey {
             Priority::Fixed(urgency) => urgency,
             Priority::Header => ask.header("priority").and_then(urgency).unwrap_or_default(),
         };
-        need.key = match guarded(&self.service.plan.name, || self.service.policy.key(ask, body))? {
+        need.key = match guarded(&self.service.plan.name, || {
+            self.service.policy.key(ask, body)
+        })? {
             Key::None => None,
             Key::Of(key) => Some(key),
             Key::NeedBody if body.is_some() => None,
@@ -205,7 +264,8 @@ impl Journey {
 
     /// A refusal in its kind's shape; the gateway's own when the kind panics over it.
     pub fn refuse(service: Option<&LiveService>, ask: &Ask<'_>, why: &Refusal) -> Shape {
-        let shaped = service.map(|service| guarded(&service.plan.name, || service.kind.refuse(ask, why)));
+        let shaped =
+            service.map(|service| guarded(&service.plan.name, || service.kind.refuse(ask, why)));
         match shaped {
             Some(Ok(shape)) => shape,
             _ => Shape::plain(why),
@@ -216,7 +276,12 @@ impl Journey {
     pub fn observe(&self, seen: Seen<'_>, notes: &mut http::Extensions) {
         #[derive(Clone)]
         struct Blind;
-        if notes.get::<Blind>().is_none() && guarded(&self.service.plan.name, || self.service.kind.observe(&self.need, seen, notes)).is_err() {
+        if notes.get::<Blind>().is_none()
+            && guarded(&self.service.plan.name, || {
+                self.service.kind.observe(&self.need, seen, notes)
+            })
+            .is_err()
+        {
             notes.insert(Blind);
         }
     }
@@ -224,13 +289,27 @@ impl Journey {
     /// A `Set-Cookie` by which the client's next request finds its way back.
     pub fn remember(&self, ask: &Ask<'_>, lease: &Lease) -> Option<HeaderValue> {
         let upstream = lease.upstream();
-        guarded(&self.service.plan.name, || self.service.policy.remember(ask, &upstream.name, upstream.hash)).ok()?
+        guarded(&self.service.plan.name, || {
+            self.service
+                .policy
+                .remember(ask, &upstream.name, upstream.hash)
+        })
+        .ok()?
     }
 
     /// Has the kind answer. Errors: the kind's refusal, or `Internal` when it panicked.
-    pub async fn answer(&self, dispatch: &Dispatch, request: Request<Bytes>) -> Result<Response<Bytes>, Refusal> {
-        let host = KindHost { shared: dispatch.0.clone(), service: self.service.clone() };
-        let answer = AssertUnwindSafe(self.service.kind.answer(request, &self.caller, &host)).catch_unwind().await;
+    pub async fn answer(
+        &self,
+        dispatch: &Dispatch,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, Refusal> {
+        let host = KindHost {
+            shared: dispatch.0.clone(),
+            service: self.service.clone(),
+        };
+        let answer = AssertUnwindSafe(self.service.kind.answer(request, &self.caller, &host))
+            .catch_unwind()
+            .await;
         answer.unwrap_or_else(|_| Err(panicked(&self.service.plan.name)))
     }
 }
@@ -241,13 +320,21 @@ fn guarded<T>(service: &str, run: impl FnOnce() -> T) -> Result<T, Refusal> {
 }
 
 fn panicked(service: &str) -> Refusal {
-    tracing::error!(service, "the kind or policy of this service panicked; this request fails, the gateway goes on");
-    Refusal::Internal(format!("the kind or policy of service `{service}` failed on this request"))
+    tracing::error!(
+        service,
+        "the kind or policy of this service panicked; this request fails, the gateway goes on"
+    );
+    Refusal::Internal(format!(
+        "the kind or policy of service `{service}` failed on this request"
+    ))
 }
 
 /// The urgency in a `Priority` header (RFC 9218, 4.1: a structured-field dictionary; `u=0` to `u=7`).
 fn urgency(header: &str) -> Option<Urgency> {
-    let value = header.split(',').filter_map(|member| member.trim().strip_prefix("u=")).next_back()?;
+    let value = header
+        .split(',')
+        .filter_map(|member| member.trim().strip_prefix("u="))
+        .next_back()?;
     let digit = value.split(';').next()?.trim().parse::<u8>().ok()?;
     (digit <= 7).then(|| Urgency::new(digit))
 }
@@ -262,7 +349,10 @@ impl Host for KindHost {
     fn endpoints(&self) -> Vec<EndpointView> {
         let core = self.shared.core.lock();
         let members = core.pools.members(self.service.pool).iter();
-        members.filter_map(|(id, _)| core.fleet.get(*id)).map(|endpoint| endpoint.view()).collect()
+        members
+            .filter_map(|(id, _)| core.fleet.get(*id))
+            .map(|endpoint| endpoint.view())
+            .collect()
     }
 
     fn client(&self, endpoint: EndpointId) -> Option<Arc<dyn NodeClient>> {
@@ -277,7 +367,15 @@ mod tests {
 
     #[test]
     fn the_priority_header_is_read_as_rfc_9218_says() {
-        for (header, wants) in [("u=1", Some(1)), ("i, u=5", Some(5)), ("u=2, u=6;x=1", Some(6)), ("u=8", None), ("i", None), ("", None), ("u=x", None)] {
+        for (header, wants) in [
+            ("u=1", Some(1)),
+            ("i, u=5", Some(5)),
+            ("u=2, u=6;x=1", Some(6)),
+            ("u=8", None),
+            ("i", None),
+            ("", None),
+            ("u=x", None),
+        ] {
             assert_eq!(urgency(header).map(Urgency::value), wants, "{header}");
         }
     }

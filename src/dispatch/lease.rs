@@ -22,10 +22,23 @@ pub struct Lease {
 // === impl Lease ===
 
 impl Lease {
-    pub(super) fn new(shared: Arc<Shared>, upstream: Arc<Upstream>, service: Arc<LiveService>, need: Need) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        upstream: Arc<Upstream>,
+        service: Arc<LiveService>,
+        need: Need,
+    ) -> Self {
         let count = upstream.revocation();
         let at_grant = *count.borrow();
-        Lease { shared, upstream, service, need, revocation: Revocation { count, at_grant }, began: false, end: None }
+        Lease {
+            shared,
+            upstream,
+            service,
+            need,
+            revocation: Revocation { count, at_grant },
+            began: false,
+            end: None,
+        }
     }
 
     /// Where the work goes.
@@ -64,11 +77,20 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let end = self.end.take().unwrap_or(End::Aborted { began: self.began });
+        let end = self
+            .end
+            .take()
+            .unwrap_or(End::Aborted { began: self.began });
         let aborted = matches!(end, End::Aborted { .. });
-        self.shared.ended(self.upstream.id, &self.need, end, self.service.plan.cool_down);
+        self.shared.ended(
+            self.upstream.id,
+            &self.need,
+            end,
+            self.service.plan.cool_down,
+        );
         if aborted && self.need.slots > 0 {
-            self.shared.stop_on_node(&self.upstream, &self.service, &self.need);
+            self.shared
+                .stop_on_node(&self.upstream, &self.service, &self.need);
         }
     }
 }
@@ -84,7 +106,12 @@ impl Revocation {
     /// Waits for it; for ever when it does not come.
     pub async fn wait(&mut self) {
         let at_grant = self.at_grant;
-        if self.count.wait_for(|count| *count != at_grant).await.is_err() {
+        if self
+            .count
+            .wait_for(|count| *count != at_grant)
+            .await
+            .is_err()
+        {
             // The lease holds the upstream and so the sender; without it nobody is left to revoke.
             std::future::pending().await
         }

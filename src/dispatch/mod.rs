@@ -29,9 +29,9 @@ use crate::telemetry::{Event, Events, Metrics};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pools::Pools;
-use room::FleetRoom;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use room::FleetRoom;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -104,7 +104,13 @@ impl Dispatch {
     pub fn new(means: Means) -> Self {
         let mut fleet = Fleet::new();
         for node in means.marks.all() {
-            fleet.apply(fleet::Event::Drain { node: node.as_str().into(), on: true }, now());
+            fleet.apply(
+                fleet::Event::Drain {
+                    node: node.as_str().into(),
+                    on: true,
+                },
+                now(),
+            );
         }
         Dispatch(Arc::new(Shared {
             core: Mutex::new(Core {
@@ -132,7 +138,12 @@ impl Dispatch {
         let prior = self.world();
         let world = {
             let mut core = shared.core.lock();
-            World::build(plan, prior.as_deref(), &mut core.pools, &shared.means.metrics)?
+            World::build(
+                plan,
+                prior.as_deref(),
+                &mut core.pools,
+                &shared.means.metrics,
+            )?
         };
         let world = Arc::new(world);
         shared.turn(|core, now, out| {
@@ -167,13 +178,18 @@ impl Dispatch {
             return false;
         }
         let core = self.0.core.lock();
-        core.fleet.all().any(|endpoint| core.fleet.usable(endpoint.id()))
+        core.fleet
+            .all()
+            .any(|endpoint| core.fleet.usable(endpoint.id()))
     }
 
     /// How many leases are out: at work or passing.
     pub fn at_work(&self) -> usize {
         let core = self.0.core.lock();
-        core.fleet.all().map(|endpoint| (endpoint.at_work() + endpoint.passing()) as usize).sum()
+        core.fleet
+            .all()
+            .map(|endpoint| (endpoint.at_work() + endpoint.passing()) as usize)
+            .sum()
     }
 
     /// Sets or lifts an operator's drain mark; it is kept over reload and restart.
@@ -182,19 +198,49 @@ impl Dispatch {
     ///
     /// Errors: the mark could not be kept; nothing changed.
     pub fn drain(&self, node: &str, on: bool) -> Result<bool, StoreError> {
-        let known = self.world().is_some_and(|world| world.plan.nodes.iter().any(|n| &*n.facts.name == node));
+        let known = self
+            .world()
+            .is_some_and(|world| world.plan.nodes.iter().any(|n| &*n.facts.name == node));
         if !known && (on || !self.0.means.marks.all().contains(node)) {
             return Ok(false);
         }
         self.0.means.marks.set(node, on)?;
-        self.0.turn(|core, now, out| core.apply(fleet::Event::Drain { node: node.into(), on }, now, out));
-        self.0.means.events.send(if on { Event::NodeDrained { node: node.into() } } else { Event::NodeUndrained { node: node.into() } });
+        self.0.turn(|core, now, out| {
+            core.apply(
+                fleet::Event::Drain {
+                    node: node.into(),
+                    on,
+                },
+                now,
+                out,
+            )
+        });
+        self.0.means.events.send(if on {
+            Event::NodeDrained { node: node.into() }
+        } else {
+            Event::NodeUndrained { node: node.into() }
+        });
         Ok(true)
     }
 
     /// What a probe that began at `started` said.
-    pub fn probed(&self, endpoint: EndpointId, started: Instant, outcome: Result<Vitals, ProbeError>) {
-        self.0.turn(|core, now, out| core.apply(fleet::Event::Probed { endpoint, started, outcome }, now, out));
+    pub fn probed(
+        &self,
+        endpoint: EndpointId,
+        started: Instant,
+        outcome: Result<Vitals, ProbeError>,
+    ) {
+        self.0.turn(|core, now, out| {
+            core.apply(
+                fleet::Event::Probed {
+                    endpoint,
+                    started,
+                    outcome,
+                },
+                now,
+                out,
+            )
+        });
     }
 
     /// Counts up whenever endpoints came, went or moved.
@@ -204,12 +250,25 @@ impl Dispatch {
 
     /// Every endpoint that is wanted or still at work, with the service whose kind probes it.
     pub fn upstreams(&self) -> Vec<(Arc<Upstream>, Option<Arc<LiveService>>)> {
-        let Some(world) = self.world() else { return Vec::new() };
-        let probed_by: HashMap<&str, usize> =
-            world.plan.endpoints.iter().filter_map(|e| Some((&*e.name, e.probed_by?))).collect();
+        let Some(world) = self.world() else {
+            return Vec::new();
+        };
+        let probed_by: HashMap<&str, usize> = world
+            .plan
+            .endpoints
+            .iter()
+            .filter_map(|e| Some((&*e.name, e.probed_by?)))
+            .collect();
         let core = self.0.core.lock();
-        let of = |upstream: &Arc<Upstream>| probed_by.get(&*upstream.name).map(|&i| world.services[i].clone());
-        core.upstreams.values().map(|upstream| (upstream.clone(), of(upstream))).collect()
+        let of = |upstream: &Arc<Upstream>| {
+            probed_by
+                .get(&*upstream.name)
+                .map(|&i| world.services[i].clone())
+        };
+        core.upstreams
+            .values()
+            .map(|upstream| (upstream.clone(), of(upstream)))
+            .collect()
     }
 
     /// How long until an endpoint's next probe.
@@ -263,7 +322,8 @@ impl Shared {
 
     fn carry_out(self: &Arc<Self>, out: Outbox) {
         for (waiter, verdict) in out.verdicts {
-            let verdict = verdict.map(|upstream| Lease::new(self.clone(), upstream, waiter.service, waiter.need));
+            let verdict = verdict
+                .map(|upstream| Lease::new(self.clone(), upstream, waiter.service, waiter.need));
             if let Err(Ok(lease)) = waiter.tell.send(verdict) {
                 // Whoever waited left between the grant and now: nothing was sent to the node.
                 lease.end(End::Unused);
@@ -275,7 +335,14 @@ impl Shared {
     }
 
     fn tell(self: &Arc<Self>, action: fleet::Action) {
-        let name = |id| self.core.lock().upstreams.get(&id).map(|u| u.name.clone()).unwrap_or_default();
+        let name = |id| {
+            self.core
+                .lock()
+                .upstreams
+                .get(&id)
+                .map(|u| u.name.clone())
+                .unwrap_or_default()
+        };
         let events = &self.means.events;
         match action {
             fleet::Action::Freed => {}
@@ -319,14 +386,37 @@ impl Shared {
 
     fn ended(self: &Arc<Self>, endpoint: EndpointId, need: &Need, end: End, cool_down: Duration) {
         let slots = need.slots;
-        self.turn(|core, now, out| core.apply(fleet::Event::Ended { endpoint, slots, end, cool_down }, now, out));
+        self.turn(|core, now, out| {
+            core.apply(
+                fleet::Event::Ended {
+                    endpoint,
+                    slots,
+                    end,
+                    cool_down,
+                },
+                now,
+                out,
+            )
+        });
     }
 
     /// Asks the kind to stop what was broken off, in the background: its slots cool meanwhile.
-    fn stop_on_node(self: &Arc<Self>, upstream: &Arc<Upstream>, service: &Arc<LiveService>, need: &Need) {
+    fn stop_on_node(
+        self: &Arc<Self>,
+        upstream: &Arc<Upstream>,
+        service: &Arc<LiveService>,
+        need: &Need,
+    ) {
         upstream.probe_now();
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (shared, upstream, service, need) = (self.clone(), upstream.clone(), service.clone(), need.clone());
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (shared, upstream, service, need) = (
+            self.clone(),
+            upstream.clone(),
+            service.clone(),
+            need.clone(),
+        );
         runtime.spawn(async move {
             let client = shared.means.clients.client(&upstream);
             match service.kind.stop(&need, &*client).await {
@@ -345,7 +435,10 @@ impl Shared {
 impl Core {
     fn apply(&mut self, event: fleet::Event, now: Instant, out: &mut Outbox) {
         let actions = self.fleet.apply(event, now);
-        if actions.iter().any(|action| matches!(action, fleet::Action::Freed)) {
+        if actions
+            .iter()
+            .any(|action| matches!(action, fleet::Action::Freed))
+        {
             self.match_waiting(now, out);
         }
         out.fleet.extend(actions);
@@ -358,14 +451,24 @@ impl Core {
     }
 
     /// Applies an event and puts the verdicts of those who wait into the outbox; returns those of tickets without a waiter.
-    fn schedule(&mut self, event: schedule::Event, now: Instant, out: &mut Outbox) -> Vec<schedule::Action> {
-        let mut room = FleetRoom { fleet: &mut self.fleet, pools: &self.pools };
+    fn schedule(
+        &mut self,
+        event: schedule::Event,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Vec<schedule::Action> {
+        let mut room = FleetRoom {
+            fleet: &mut self.fleet,
+            pools: &self.pools,
+        };
         let mut actions = self.schedule.apply(event, &mut room, now);
         actions.retain(|action| {
             let id = match action {
                 schedule::Action::Grant(id, _) | schedule::Action::Refuse(id, _) => id,
             };
-            let Some(waiter) = self.waiters.remove(id) else { return true };
+            let Some(waiter) = self.waiters.remove(id) else {
+                return true;
+            };
             out.verdicts.push((waiter, self.verdict(action)));
             false
         });
@@ -376,19 +479,36 @@ impl Core {
         match action {
             schedule::Action::Refuse(_, why) => Err(why.clone()),
             schedule::Action::Grant(_, endpoint) => {
-                self.upstreams.get(endpoint).cloned().ok_or_else(|| Refusal::Internal("the endpoint left while it was granted".into()))
+                self.upstreams.get(endpoint).cloned().ok_or_else(|| {
+                    Refusal::Internal("the endpoint left while it was granted".into())
+                })
             }
         }
     }
 
     /// Gives every endpoint of the world its upstream, and every pool its members.
     fn place_members(&mut self, world: &World) {
-        let ids: Vec<Option<EndpointId>> = world.plan.endpoints.iter().map(|e| self.fleet.by_name(&e.name)).collect();
+        let ids: Vec<Option<EndpointId>> = world
+            .plan
+            .endpoints
+            .iter()
+            .map(|e| self.fleet.by_name(&e.name))
+            .collect();
         for (endpoint, id) in world.plan.endpoints.iter().zip(&ids) {
             let Some(id) = *id else { continue };
-            let same = self.upstreams.get(&id).is_some_and(|upstream| upstream.target == endpoint.target);
+            let same = self
+                .upstreams
+                .get(&id)
+                .is_some_and(|upstream| upstream.target == endpoint.target);
             if !same {
-                self.upstreams.insert(id, Arc::new(Upstream::new(id, endpoint.name.clone(), endpoint.target.clone())));
+                self.upstreams.insert(
+                    id,
+                    Arc::new(Upstream::new(
+                        id,
+                        endpoint.name.clone(),
+                        endpoint.target.clone(),
+                    )),
+                );
             }
         }
         let pools: Vec<_> = world
@@ -396,7 +516,11 @@ impl Core {
             .pools
             .iter()
             .map(|pool| {
-                let members = pool.members.iter().filter_map(|m| Some((ids[m.endpoint]?, m.weight))).collect();
+                let members = pool
+                    .members
+                    .iter()
+                    .filter_map(|m| Some((ids[m.endpoint]?, m.weight)))
+                    .collect();
                 (self.pools.id(&pool.name), members)
             })
             .collect();

@@ -21,7 +21,10 @@ impl Pools {
 
     /// Who is in a pool, each with its weight; nobody when it has left.
     pub fn members(&self, pool: PoolId) -> &[(EndpointId, u32)] {
-        self.members.get(&pool).map(Vec::as_slice).unwrap_or_default()
+        self.members
+            .get(&pool)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 
     /// Puts these pools in place of all others.

@@ -12,7 +12,11 @@ pub(super) struct FleetRoom<'a> {
 impl Room for FleetRoom<'_> {
     fn candidates<'b>(&'b self, ticket: &Ticket, into: &mut Vec<Candidate<'b>>) {
         let members = self.pools.members(ticket.pool);
-        into.extend(members.iter().filter_map(|&(id, weight)| self.candidate(id, weight, &ticket.need)));
+        into.extend(
+            members
+                .iter()
+                .filter_map(|&(id, weight)| self.candidate(id, weight, &ticket.need)),
+        );
         // An endpoint that failed this request is passed over only while there is another: a pool of one
         // is tried again rather than given up.
         if !ticket.excluded.is_empty() && into.iter().any(|c| !ticket.excluded.contains(&c.id)) {
@@ -31,16 +35,27 @@ impl FleetRoom<'_> {
             return None;
         }
         let endpoint = self.fleet.get(id)?;
-        lacks(need, endpoint.node()).is_none().then(|| endpoint.candidate(weight))
+        lacks(need, endpoint.node())
+            .is_none()
+            .then(|| endpoint.candidate(weight))
     }
 }
 
 /// What a node lacks for a need; `None` when it fits.
 pub(super) fn lacks(need: &Need, node: &NodeFacts) -> Option<String> {
     if node.vram_mib < need.vram_mib {
-        return Some(format!("it needs {} MiB of GPU memory, node `{}` has {}", need.vram_mib, node.name, node.vram_mib));
+        return Some(format!(
+            "it needs {} MiB of GPU memory, node `{}` has {}",
+            need.vram_mib, node.name, node.vram_mib
+        ));
     }
-    need.labels.iter().find(|(name, value)| node.labels.get(name) != Some(value)).map(|(name, value)| {
-        format!("it needs the label `{name}: {value}`, which node `{}` does not carry", node.name)
-    })
+    need.labels
+        .iter()
+        .find(|(name, value)| node.labels.get(name) != Some(value))
+        .map(|(name, value)| {
+            format!(
+                "it needs the label `{name}: {value}`, which node `{}` does not carry",
+                node.name
+            )
+        })
 }

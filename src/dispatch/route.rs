@@ -37,15 +37,25 @@ impl Router {
             let entry = (route.path.clone(), (route.service, route.options));
             match &route.host {
                 None => router.any.push(entry),
-                Some(HostPattern::Exact(host)) => router.exact.entry(host.clone()).or_default().push(entry),
-                Some(HostPattern::Suffix(suffix)) => match router.suffixes.iter_mut().find(|(s, _)| s == suffix) {
-                    Some((_, paths)) => paths.push(entry),
-                    None => router.suffixes.push((suffix.clone(), vec![entry])),
-                },
+                Some(HostPattern::Exact(host)) => {
+                    router.exact.entry(host.clone()).or_default().push(entry)
+                }
+                Some(HostPattern::Suffix(suffix)) => {
+                    match router.suffixes.iter_mut().find(|(s, _)| s == suffix) {
+                        Some((_, paths)) => paths.push(entry),
+                        None => router.suffixes.push((suffix.clone(), vec![entry])),
+                    }
+                }
             }
         }
-        router.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-        let all = router.exact.values_mut().chain(router.suffixes.iter_mut().map(|(_, p)| p)).chain([&mut router.any]);
+        router
+            .suffixes
+            .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        let all = router
+            .exact
+            .values_mut()
+            .chain(router.suffixes.iter_mut().map(|(_, p)| p))
+            .chain([&mut router.any]);
         for paths in all {
             paths.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         }
@@ -56,10 +66,20 @@ impl Router {
     pub fn find(&self, host: &str, path: &str) -> Option<Leads> {
         let host = host_name(host);
         if !self.exact.is_empty() || !self.suffixes.is_empty() {
-            let host = if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { Cow::Borrowed(host) };
-            let exact = self.exact.get(host.as_ref()).and_then(|paths| longest(paths, path));
+            let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+                host.to_ascii_lowercase().into()
+            } else {
+                Cow::Borrowed(host)
+            };
+            let exact = self
+                .exact
+                .get(host.as_ref())
+                .and_then(|paths| longest(paths, path));
             let found = exact.or_else(|| {
-                self.suffixes.iter().filter(|(suffix, _)| host.ends_with(&**suffix)).find_map(|(_, paths)| longest(paths, path))
+                self.suffixes
+                    .iter()
+                    .filter(|(suffix, _)| host.ends_with(&**suffix))
+                    .find_map(|(_, paths)| longest(paths, path))
             });
             if found.is_some() {
                 return found;
@@ -75,17 +95,25 @@ impl Router {
         let path = normalise(raw);
         let found = self.find(host, &path);
         if matches!(path, Cow::Owned(_)) && self.find(host, raw) != found {
-            return Err(Refusal::BadRequest(format!("the path leads to another service once `.`, `..`, `//` and needless percent signs are resolved; ask for `{path}`")));
+            return Err(Refusal::BadRequest(format!(
+                "the path leads to another service once `.`, `..`, `//` and needless percent signs are resolved; ask for `{path}`"
+            )));
         }
         match found {
             Some(leads) => Ok((leads, path)),
-            None => Err(Refusal::NotFound(format!("host `{}`, path `{path}`", host_name(host)))),
+            None => Err(Refusal::NotFound(format!(
+                "host `{}`, path `{path}`",
+                host_name(host)
+            ))),
         }
     }
 }
 
 fn longest(paths: &Paths, path: &str) -> Option<Leads> {
-    paths.iter().find(|(prefix, _)| matches(prefix, path)).map(|(_, leads)| *leads)
+    paths
+        .iter()
+        .find(|(prefix, _)| matches(prefix, path))
+        .map(|(_, leads)| *leads)
 }
 
 fn matches(prefix: &str, path: &str) -> bool {
@@ -132,7 +160,11 @@ pub fn normalise(raw: &str) -> Cow<'_, str> {
     if slash_at_end || path.is_empty() {
         path.push('/');
     }
-    if path == raw { Cow::Borrowed(raw) } else { Cow::Owned(path) }
+    if path == raw {
+        Cow::Borrowed(raw)
+    } else {
+        Cow::Owned(path)
+    }
 }
 
 fn decode_unreserved(raw: &str) -> Cow<'_, str> {
@@ -143,7 +175,9 @@ fn decode_unreserved(raw: &str) -> Cow<'_, str> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let escape = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten();
+        let escape = (bytes[at] == b'%')
+            .then(|| bytes.get(at + 1..at + 3))
+            .flatten();
         match escape.and_then(unescape) {
             Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
                 out.push(byte);
@@ -169,11 +203,19 @@ mod tests {
     use super::*;
 
     fn route(host: Option<HostPattern>, path: &str, service: usize) -> RoutePlan {
-        RoutePlan { host, path: path.into(), service, options: RouteOptions::default() }
+        RoutePlan {
+            host,
+            path: path.into(),
+            service,
+            options: RouteOptions::default(),
+        }
     }
 
     fn found(router: &Router, host: &str, path: &str) -> Option<usize> {
-        router.route(host, path).ok().map(|((service, _), _)| service)
+        router
+            .route(host, path)
+            .ok()
+            .map(|((service, _), _)| service)
     }
 
     #[test]
@@ -208,17 +250,43 @@ mod tests {
     #[test]
     fn nothing_is_served_where_nothing_was_routed() {
         let router = Router::new(&[route(None, "/v1", 0)]);
-        assert!(matches!(router.route("h", "/v2"), Err(Refusal::NotFound(_))));
-        assert!(matches!(Router::default().route("h", "/"), Err(Refusal::NotFound(_))));
+        assert!(matches!(
+            router.route("h", "/v2"),
+            Err(Refusal::NotFound(_))
+        ));
+        assert!(matches!(
+            Router::default().route("h", "/"),
+            Err(Refusal::NotFound(_))
+        ));
     }
 
     #[test]
     fn a_path_that_reads_two_ways_is_refused_only_when_it_matters() {
         let router = Router::new(&[route(None, "/", 0), route(None, "/admin", 1)]);
-        for raw in ["/a/../admin", "//admin", "/%61dmin", "/./admin", "/admin/../x", "/x/%2e%2e/admin/y"] {
-            assert!(matches!(router.route("h", raw), Err(Refusal::BadRequest(_))), "{raw}");
+        for raw in [
+            "/a/../admin",
+            "//admin",
+            "/%61dmin",
+            "/./admin",
+            "/admin/../x",
+            "/x/%2e%2e/admin/y",
+        ] {
+            assert!(
+                matches!(router.route("h", raw), Err(Refusal::BadRequest(_))),
+                "{raw}"
+            );
         }
-        for raw in ["/a//b", "/a/../b", "/a%20b", "/a%2Fb", "/admin//x", "/%", "/%zz", "/..", "*"] {
+        for raw in [
+            "/a//b",
+            "/a/../b",
+            "/a%20b",
+            "/a%2Fb",
+            "/admin//x",
+            "/%",
+            "/%zz",
+            "/..",
+            "*",
+        ] {
             assert!(router.route("h", raw).is_ok(), "{raw}");
         }
     }

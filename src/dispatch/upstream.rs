@@ -37,7 +37,10 @@ pub struct Upstream {
 
 impl Upstream {
     pub(crate) fn new(id: EndpointId, name: Arc<str>, target: Target) -> Self {
-        let literal = target.host.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, target.port));
+        let literal = target
+            .host
+            .parse::<IpAddr>()
+            .map(|ip| SocketAddr::new(ip, target.port));
         Upstream {
             id,
             hash: hash(name.as_bytes()),
@@ -54,7 +57,8 @@ impl Upstream {
     /// The address to connect to; `None` while the name is not known.
     pub fn address(&self) -> Option<SocketAddr> {
         let all = self.addresses.load();
-        all.get(self.preferred.load(Ordering::Relaxed) % all.len().max(1)).copied()
+        all.get(self.preferred.load(Ordering::Relaxed) % all.len().max(1))
+            .copied()
     }
 
     /// How many addresses the name stands for.
@@ -78,7 +82,9 @@ impl Upstream {
             return;
         }
         let current = self.address();
-        let preferred = current.and_then(|a| addresses.iter().position(|b| *b == a)).unwrap_or(0);
+        let preferred = current
+            .and_then(|a| addresses.iter().position(|b| *b == a))
+            .unwrap_or(0);
         self.addresses.store(Arc::new(addresses));
         self.preferred.store(preferred, Ordering::Relaxed);
     }

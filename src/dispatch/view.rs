@@ -126,38 +126,50 @@ pub struct CandidateView {
 impl Dispatch {
     /// Every node of the plan, and endpoints that left and are still at work under the node they were on.
     pub fn nodes(&self) -> Vec<NodeView> {
-        let Some(world) = self.world() else { return Vec::new() };
+        let Some(world) = self.world() else {
+            return Vec::new();
+        };
         let marks = self.0.means.marks.all();
         let core = self.0.core.lock();
         let mut nodes: BTreeMap<String, NodeView> = BTreeMap::new();
         for node in &world.plan.nodes {
             let name = node.facts.name.to_string();
-            let labels = node.facts.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-            nodes.insert(name.clone(), NodeView {
-                drained_by_operator: marks.contains(&name),
-                drained_by_file: node.drained,
-                gpu: node.facts.gpu.to_string(),
-                vram_mib: node.facts.vram_mib,
-                usd_per_hour: node.facts.usd_per_hour,
-                labels,
-                endpoints: Vec::new(),
-                name,
-            });
+            let labels = node
+                .facts
+                .labels
+                .iter()
+                .map(|(k, v)| (k.to_string(), v.to_string()))
+                .collect();
+            nodes.insert(
+                name.clone(),
+                NodeView {
+                    drained_by_operator: marks.contains(&name),
+                    drained_by_file: node.drained,
+                    gpu: node.facts.gpu.to_string(),
+                    vram_mib: node.facts.vram_mib,
+                    usd_per_hour: node.facts.usd_per_hour,
+                    labels,
+                    endpoints: Vec::new(),
+                    name,
+                },
+            );
         }
         let mut endpoints: Vec<&Endpoint> = core.fleet.all().collect();
         endpoints.sort_by(|a, b| a.name().cmp(b.name()));
         for endpoint in endpoints {
             let facts = endpoint.node();
-            let node = nodes.entry(facts.name.to_string()).or_insert_with(|| NodeView {
-                name: facts.name.to_string(),
-                gpu: facts.gpu.to_string(),
-                vram_mib: facts.vram_mib,
-                usd_per_hour: facts.usd_per_hour,
-                labels: BTreeMap::new(),
-                drained_by_file: false,
-                drained_by_operator: marks.contains(&*facts.name),
-                endpoints: Vec::new(),
-            });
+            let node = nodes
+                .entry(facts.name.to_string())
+                .or_insert_with(|| NodeView {
+                    name: facts.name.to_string(),
+                    gpu: facts.gpu.to_string(),
+                    vram_mib: facts.vram_mib,
+                    usd_per_hour: facts.usd_per_hour,
+                    labels: BTreeMap::new(),
+                    drained_by_file: false,
+                    drained_by_operator: marks.contains(&*facts.name),
+                    endpoints: Vec::new(),
+                });
             node.endpoints.push(info(endpoint));
         }
         nodes.into_values().collect()
@@ -165,7 +177,9 @@ impl Dispatch {
 
     /// Every service of the plan.
     pub fn services(&self) -> Vec<ServiceView> {
-        let Some(world) = self.world() else { return Vec::new() };
+        let Some(world) = self.world() else {
+            return Vec::new();
+        };
         let core = self.0.core.lock();
         let view = |service: &Arc<LiveService>| ServiceView {
             name: service.plan.name.to_string(),
@@ -174,18 +188,36 @@ impl Dispatch {
             pool: world.plan.pools[service.plan.pool].name.to_string(),
             waiting: core.schedule.waiting_in(&service.plan.name),
             queue_max: service.plan.queue.max,
-            usable_endpoints: core.pools.members(service.pool).iter().filter(|(id, _)| core.fleet.usable(*id)).count(),
+            usable_endpoints: core
+                .pools
+                .members(service.pool)
+                .iter()
+                .filter(|(id, _)| core.fleet.usable(*id))
+                .count(),
         };
         world.services.iter().map(view).collect()
     }
 
     /// Every pool of the plan.
     pub fn pools(&self) -> Vec<PoolView> {
-        let Some(world) = self.world() else { return Vec::new() };
-        let members = |pool: &crate::config::plan::PoolPlan| {
-            pool.members.iter().map(|m| (world.plan.endpoints[m.endpoint].name.to_string(), m.weight)).collect()
+        let Some(world) = self.world() else {
+            return Vec::new();
         };
-        world.plan.pools.iter().map(|pool| PoolView { name: pool.name.to_string(), members: members(pool) }).collect()
+        let members = |pool: &crate::config::plan::PoolPlan| {
+            pool.members
+                .iter()
+                .map(|m| (world.plan.endpoints[m.endpoint].name.to_string(), m.weight))
+                .collect()
+        };
+        world
+            .plan
+            .pools
+            .iter()
+            .map(|pool| PoolView {
+                name: pool.name.to_string(),
+                members: members(pool),
+            })
+            .collect()
     }
 
     /// Who waits, in order.
@@ -214,9 +246,18 @@ impl Dispatch {
     pub fn explain(&self, service: &str, path: &str) -> Option<Explanation> {
         let world: Arc<World> = self.world()?;
         let service = world.service(service)?;
-        let caller = Caller { tenant: ANONYMOUS.into(), address: [127, 0, 0, 1].into() };
+        let caller = Caller {
+            tenant: ANONYMOUS.into(),
+            address: [127, 0, 0, 1].into(),
+        };
         let headers = HeaderMap::new();
-        let ask = Ask { method: &Method::GET, path, query: None, headers: &headers, caller: &caller };
+        let ask = Ask {
+            method: &Method::GET,
+            path,
+            query: None,
+            headers: &headers,
+            caller: &caller,
+        };
         let need = match service.kind.classify(&ask, None) {
             Ok(tabane_api::Intent::Forward(need)) => need,
             _ => Need::of_class(path),
@@ -226,10 +267,13 @@ impl Dispatch {
         let mut candidates = Vec::new();
         let mut among: Vec<Candidate<'_>> = Vec::new();
         for &(id, weight) in members {
-            let Some(endpoint) = core.fleet.get(id) else { continue };
+            let Some(endpoint) = core.fleet.get(id) else {
+                continue;
+            };
             let lack = lacks(&need, endpoint.node());
             let state = endpoint.state().word();
-            let excluded = lack.or_else(|| (!core.fleet.usable(id)).then(|| format!("it is {state}")));
+            let excluded =
+                lack.or_else(|| (!core.fleet.usable(id)).then(|| format!("it is {state}")));
             let candidate = endpoint.candidate(weight);
             candidates.push(CandidateView {
                 endpoint: endpoint.name().to_string(),
@@ -244,8 +288,15 @@ impl Dispatch {
                 among.push(candidate);
             }
         }
-        let picked = service.policy.preview(&need, &among, &mut StdRng::seed_from_u64(now().elapsed().as_nanos() as u64));
-        let would_pick = picked.and_then(|i| among.get(i)).filter(|c| c.has_room(&need)).map(|c| c.name.to_owned());
+        let picked = service.policy.preview(
+            &need,
+            &among,
+            &mut StdRng::seed_from_u64(now().elapsed().as_nanos() as u64),
+        );
+        let would_pick = picked
+            .and_then(|i| among.get(i))
+            .filter(|c| c.has_room(&need))
+            .map(|c| c.name.to_owned());
         Some(Explanation {
             service: service.plan.name.to_string(),
             policy: service.plan.policy.name(),
@@ -259,7 +310,11 @@ impl Dispatch {
 
 fn info(endpoint: &Endpoint) -> EndpointInfo {
     let target = endpoint.target();
-    let scheme = if target.tls.is_some() { "https" } else { "http" };
+    let scheme = if target.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     EndpointInfo {
         name: endpoint.name().to_string(),
         url: format!("{scheme}://{}", target.authority()),

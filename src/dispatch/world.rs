@@ -57,18 +57,26 @@ impl World {
     /// `prior`; a kind whose block did change is made anew and handed its former self.
     ///
     /// Errors: what a kind or policy has against its block, with the service's name.
-    pub(super) fn build(plan: Plan, prior: Option<&World>, pools: &mut Pools, metrics: &Metrics) -> Result<World, Vec<String>> {
+    pub(super) fn build(
+        plan: Plan,
+        prior: Option<&World>,
+        pools: &mut Pools,
+        metrics: &Metrics,
+    ) -> Result<World, Vec<String>> {
         let plan = Arc::new(plan);
         let mut problems = Vec::new();
         let mut services = Vec::with_capacity(plan.services.len());
         for service in &plan.services {
-            let before = prior.and_then(|world| world.services.iter().find(|s| s.plan.name == service.name));
+            let before =
+                prior.and_then(|world| world.services.iter().find(|s| s.plan.name == service.name));
             let kind = match before {
                 Some(before) if before.plan.kind.same(&*service.kind) => Ok(before.kind.clone()),
                 _ => service.kind.build(before.map(|b| b.kind.clone())),
             };
             let policy = match before {
-                Some(before) if before.plan.policy.same(&*service.policy) => Ok(before.policy.clone()),
+                Some(before) if before.plan.policy.same(&*service.policy) => {
+                    Ok(before.policy.clone())
+                }
                 _ => service.policy.build(),
             };
             match (kind, policy) {
@@ -88,8 +96,10 @@ impl World {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let whole_ports =
-            listener_keys(&plan.listeners).zip(&plan.listeners).filter_map(|(key, l)| Some((key, l.service?))).collect();
+        let whole_ports = listener_keys(&plan.listeners)
+            .zip(&plan.listeners)
+            .filter_map(|(key, l)| Some((key, l.service?)))
+            .collect();
         Ok(World {
             generation: prior.map_or(1, |world| world.generation + 1),
             router: Router::new(&plan.routes),
@@ -101,11 +111,22 @@ impl World {
     }
 
     /// Which service a request is for. Errors: `NotFound`, or `BadRequest` for a path that reads two ways.
-    pub(super) fn route(&self, listener: &ListenerKey, host: &str, path: &str) -> Result<(Arc<LiveService>, RouteOptions), Refusal> {
+    pub(super) fn route(
+        &self,
+        listener: &ListenerKey,
+        host: &str,
+        path: &str,
+    ) -> Result<(Arc<LiveService>, RouteOptions), Refusal> {
         let (service, options) = match self.whole_ports.get(listener) {
             Some(&service) => {
-                let stream = self.services[service].plan.body.hold == 0;
-                (service, RouteOptions { stream, ..RouteOptions::default() })
+                let stream = self.services[service].plan.body.stream;
+                (
+                    service,
+                    RouteOptions {
+                        stream,
+                        ..RouteOptions::default()
+                    },
+                )
             }
             None => self.router.route(host, path)?.0,
         };
@@ -114,14 +135,22 @@ impl World {
 
     /// The service of this name.
     pub fn service(&self, name: &str) -> Option<&Arc<LiveService>> {
-        self.services.iter().find(|service| &*service.plan.name == name)
+        self.services
+            .iter()
+            .find(|service| &*service.plan.name == name)
     }
 }
 
 /// The listeners' names, in the order of the plan.
 pub fn listener_keys(listeners: &[ListenerPlan]) -> impl Iterator<Item = ListenerKey> + '_ {
-    listeners.iter().enumerate().map(|(i, listener)| ListenerKey {
-        address: listener.address,
-        nth: listeners[..i].iter().filter(|other| other.address == listener.address).count(),
-    })
+    listeners
+        .iter()
+        .enumerate()
+        .map(|(i, listener)| ListenerKey {
+            address: listener.address,
+            nth: listeners[..i]
+                .iter()
+                .filter(|other| other.address == listener.address)
+                .count(),
+        })
 }

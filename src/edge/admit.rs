@@ -46,7 +46,11 @@ pub(super) async fn admit(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> 
 pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, why: &Refusal) -> Result<()> {
     let head = session.req_header().clone();
     let service = ctx.journey.as_ref().map(|journey| journey.service.clone());
-    let caller = ctx.journey.as_ref().map(|journey| journey.caller.clone()).unwrap_or_else(|| nobody(client(session)));
+    let caller = ctx
+        .journey
+        .as_ref()
+        .map(|journey| journey.caller.clone())
+        .unwrap_or_else(|| nobody(client(session)));
     reply::refuse(session, ctx, &ask(&head, &caller), service.as_deref(), why).await
 }
 
@@ -104,7 +108,9 @@ fn bound(service: &LiveService) -> u64 {
 }
 
 fn journey_of(ctx: &mut Ctx) -> Result<&mut Journey, Stop> {
-    ctx.journey.as_mut().ok_or_else(|| Refusal::Internal("a request without a journey".into()).into())
+    ctx.journey
+        .as_mut()
+        .ok_or_else(|| Refusal::Internal("a request without a journey".into()).into())
 }
 
 /// Who asks, and for what.
@@ -113,11 +119,18 @@ fn enter(edge: &Edge, session: &mut Session) -> Result<Journey, Stop> {
     let host = host(head);
     // RFC 9112, 3.2: a request of HTTP/1.1 without a host is none.
     if host.is_empty() && head.version == Version::HTTP_11 {
-        return Err(Refusal::BadRequest("the request names no host; send a `Host` header".into()).into());
+        return Err(
+            Refusal::BadRequest("the request names no host; send a `Host` header".into()).into(),
+        );
     }
-    let listener = edge.bound.key(session.server_addr().and_then(|a| a.as_inet())).ok_or(Refusal::ShuttingDown)?;
+    let listener = edge
+        .bound
+        .key(session.server_addr().and_then(|a| a.as_inet()))
+        .ok_or(Refusal::ShuttingDown)?;
     let from = client(session);
-    edge.dispatch.enter(&listener, host, head.uri.path(), &head.headers, from).map_err(|(why, _service)| Stop::Refused(why))
+    edge.dispatch
+        .enter(&listener, host, head.uri.path(), &head.headers, from)
+        .map_err(|(why, _service)| Stop::Refused(why))
 }
 
 fn classify(session: &Session, ctx: &mut Ctx, body: Option<&Bytes>) -> Result<Step, Stop> {
@@ -126,23 +139,45 @@ fn classify(session: &Session, ctx: &mut Ctx, body: Option<&Bytes>) -> Result<St
     Ok(journey.classify(&ask(session.req_header(), &caller), body)?)
 }
 
-async fn hold_body(edge: &Edge, session: &mut Session, ctx: &mut Ctx, service: &Arc<LiveService>, limit: u64) -> Result<(), Stop> {
+async fn hold_body(
+    edge: &Edge,
+    session: &mut Session,
+    ctx: &mut Ctx,
+    service: &Arc<LiveService>,
+    limit: u64,
+) -> Result<(), Stop> {
     if ctx.body.whole || !ctx.body.bytes.is_empty() {
         return Ok(());
     }
     if limit == 0 && !session.as_downstream_mut().is_body_done() {
         return Ok(());
     }
-    let expects = session.req_header().headers.get(header::EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects = session
+        .req_header()
+        .headers
+        .get(header::EXPECT)
+        .is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     if expects && !session.as_downstream_mut().is_body_done() {
-        session.as_downstream_mut().write_continue_response().await.map_err(Stop::Gone)?;
+        session
+            .as_downstream_mut()
+            .write_continue_response()
+            .await
+            .map_err(Stop::Gone)?;
     }
     let all = edge.limits().map_or(u64::MAX, |limits| limits.held_bytes);
-    ctx.body = hold::read(session, limit, &edge.budget, all).await.map_err(|error| match error {
-        HoldError::NoRoom => Stop::Refused(Refusal::Overloaded("the gateway holds as many request bodies as it may; try again soon".into())),
-        HoldError::Client(error) if *error.etype() == ErrorType::InvalidHTTPHeader => Stop::Refused(Refusal::BadRequest("the body is not framed as HTTP wants it".into())),
-        HoldError::Client(error) => Stop::Gone(error),
-    })?;
+    ctx.body = hold::read(session, limit, &edge.budget, all)
+        .await
+        .map_err(|error| match error {
+            HoldError::NoRoom => Stop::Refused(Refusal::Overloaded(
+                "the gateway holds as many request bodies as it may; try again soon".into(),
+            )),
+            HoldError::Client(error) if *error.etype() == ErrorType::InvalidHTTPHeader => {
+                Stop::Refused(Refusal::BadRequest(
+                    "the body is not framed as HTTP wants it".into(),
+                ))
+            }
+            HoldError::Client(error) => Stop::Gone(error),
+        })?;
     ctx.bytes_in = ctx.body.bytes.len() as u64;
     match service.plan.body.max {
         Some(max) if ctx.bytes_in > max => Err(Refusal::BodyTooLarge { max }.into()),
@@ -195,42 +230,81 @@ async fn answer(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<(),
         error = gone(session, true) => return Err(Stop::Gone(error)),
     };
     let (parts, body) = answer.into_parts();
-    let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 4)).map_err(Stop::Gone)?;
+    let mut head =
+        ResponseHeader::build(parts.status, Some(parts.headers.len() + 4)).map_err(Stop::Gone)?;
     for (name, value) in &parts.headers {
-        head.append_header(name.clone(), value.clone()).map_err(Stop::Gone)?;
+        head.append_header(name.clone(), value.clone())
+            .map_err(Stop::Gone)?;
     }
-    reply::send(session, ctx, head, body).await.map_err(Stop::Gone)
+    reply::send(session, ctx, head, body)
+        .await
+        .map_err(Stop::Gone)
 }
 
 /// The request's head, as kinds and policies see it.
 pub(super) fn ask<'a>(head: &'a RequestHeader, caller: &'a Caller) -> Ask<'a> {
-    Ask { method: &head.method, path: head.uri.path(), query: head.uri.query(), headers: &head.headers, caller }
+    Ask {
+        method: &head.method,
+        path: head.uri.path(),
+        query: head.uri.query(),
+        headers: &head.headers,
+        caller,
+    }
 }
 
 fn nobody(address: IpAddr) -> Caller {
-    Caller { tenant: ANONYMOUS.into(), address }
+    Caller {
+        tenant: ANONYMOUS.into(),
+        address,
+    }
 }
 
 /// The address that the connection came from.
 pub(super) fn client(session: &Session) -> IpAddr {
-    session.client_addr().and_then(|address| address.as_inet()).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip())
+    session
+        .client_addr()
+        .and_then(|address| address.as_inet())
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip())
 }
 
 /// The host that was asked for: HTTP/2's authority, or the `Host` header.
 pub(super) fn host(head: &RequestHeader) -> &str {
-    let named = || head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    head.uri.authority().map(|authority| authority.as_str()).or_else(named).unwrap_or_default()
+    let named = || {
+        head.headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+    };
+    head.uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .or_else(named)
+        .unwrap_or_default()
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// RFC 6455, 4.1.
 fn is_websocket(head: &RequestHeader) -> bool {
     let says = |name, token: &str| {
-        let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+        let values = head
+            .headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .any(|value| value.trim().eq_ignore_ascii_case(token))
     };
-    head.method == Method::GET && head.version == Version::HTTP_11 && says(header::UPGRADE, "websocket") && says(header::CONNECTION, "upgrade")
+    head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && says(header::UPGRADE, "websocket")
+        && says(header::CONNECTION, "upgrade")
 }

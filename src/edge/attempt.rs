@@ -28,7 +28,11 @@ pub(super) const REFUSED: ErrorType = ErrorType::Custom("Refused");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Goes to the node of the lease; gets another lease first where the last one failed.
-pub(super) async fn begin(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+pub(super) async fn begin(
+    edge: &Edge,
+    session: &mut Session,
+    ctx: &mut Ctx,
+) -> Result<Box<HttpPeer>> {
     if ctx.lease.is_none() {
         match admit::lease(edge, session, ctx).await {
             Ok(()) => {}
@@ -44,13 +48,23 @@ pub(super) async fn begin(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> 
     ctx.first_attempt.get_or_insert(now);
     ctx.attempt_started = Some(now);
     let (Some(lease), Some(journey)) = (&ctx.lease, &ctx.journey) else {
-        return Err(give_up(ctx, Refusal::Internal("an attempt without a lease".into())));
+        return Err(give_up(
+            ctx,
+            Refusal::Internal("an attempt without a lease".into()),
+        ));
     };
     let Some(address) = lease.upstream().address() else {
-        let error = Error::explain(ErrorType::ConnectNoRoute, format!("the name `{}` is not known", lease.upstream().target.host));
+        let error = Error::explain(
+            ErrorType::ConnectNoRoute,
+            format!("the name `{}` is not known", lease.upstream().target.host),
+        );
         return Err(after_failure(ctx, Failure::Connect, true, error));
     };
-    let peer = edge.peers.peer(&lease.upstream().target, address, &journey.service.plan.timeouts)?;
+    let peer = edge.peers.peer(
+        &lease.upstream().target,
+        address,
+        &journey.service.plan.timeouts,
+    )?;
     let revocation = lease.revocation();
     hold::unwrap(session, &ctx.slot);
     hold::wrap(session, &ctx.body, Some(revocation), &ctx.slot);
@@ -59,7 +73,11 @@ pub(super) async fn begin(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> 
 
 /// The head as the node gets it: the client's, less what was meant for the gateway.
 pub(super) fn request_head(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
-    if let Some(name) = ctx.journey.as_ref().and_then(|journey| journey.key_header.as_ref()) {
+    if let Some(name) = ctx
+        .journey
+        .as_ref()
+        .and_then(|journey| journey.key_header.as_ref())
+    {
         head.remove_header(name);
     }
     if head.headers.contains_key(header::EXPECT) {
@@ -69,7 +87,9 @@ pub(super) fn request_head(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()
         head.insert_header(REQUEST_ID, ctx.id.clone())?;
     }
     // A body that is all here has a length, however it came: not every server reads chunks.
-    if ctx.body.whole && (!ctx.body.bytes.is_empty() || head.headers.contains_key(header::TRANSFER_ENCODING)) {
+    if ctx.body.whole
+        && (!ctx.body.bytes.is_empty() || head.headers.contains_key(header::TRANSFER_ENCODING))
+    {
         head.remove_header(&header::TRANSFER_ENCODING);
         head.insert_header(header::CONTENT_LENGTH, ctx.body.bytes.len().to_string())?;
     }
@@ -88,7 +108,10 @@ pub(super) fn request_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -
     }
     ctx.bytes_in = ctx.bytes_streamed + body.as_ref().map_or(0, |body| body.len() as u64);
     ctx.bytes_streamed = ctx.bytes_in;
-    let max = ctx.journey.as_ref().and_then(|journey| journey.service.plan.body.max);
+    let max = ctx
+        .journey
+        .as_ref()
+        .and_then(|journey| journey.service.plan.body.max);
     match max {
         Some(max) if ctx.bytes_in > max => Err(give_up(ctx, Refusal::BodyTooLarge { max })),
         _ => Ok(()),
@@ -100,11 +123,14 @@ pub(super) fn response_head(session: &Session, head: &ResponseHeader, ctx: &mut 
     if head.status.is_informational() {
         return Ok(());
     }
-    let Some(journey) = &ctx.journey else { return Ok(()) };
+    let Some(journey) = &ctx.journey else {
+        return Ok(());
+    };
     ctx.bad_status = journey.service.plan.retry.statuses.contains(&head.status);
     if ctx.bad_status {
         // 503 says that the node did not take the request (RFC 9110, 15.6.4); of the others it may be half done.
-        let safe = head.status == StatusCode::SERVICE_UNAVAILABLE || may_repeat(session.req_header(), ctx);
+        let safe =
+            head.status == StatusCode::SERVICE_UNAVAILABLE || may_repeat(session.req_header(), ctx);
         if safe && ctx.body.whole && has_another(ctx) {
             let mut error = Error::explain(HTTPStatus(head.status.as_u16()), "the node's answer");
             error.as_up();
@@ -143,7 +169,11 @@ pub(super) fn finish(ctx: &mut Ctx) {
             journey.observe(Seen::End, &mut ctx.notes);
         }
         ctx.upstream_time = ctx.attempt_started.map(|started| started.elapsed_now());
-        lease.end(if ctx.bad_status { End::Failed(Failure::Status) } else { End::Done });
+        lease.end(if ctx.bad_status {
+            End::Failed(Failure::Status)
+        } else {
+            End::Done
+        });
     }
 }
 
@@ -180,7 +210,11 @@ pub(super) fn failed(session: &Session, error: Box<Error>, ctx: &mut Ctx) -> Box
 
 fn after_failure(ctx: &mut Ctx, failure: Failure, safe: bool, mut error: Box<Error>) -> Box<Error> {
     if let Some(lease) = ctx.lease.take() {
-        ctx.failure = Some(format!("node endpoint `{}`: {}", lease.upstream().name, brief(&error)));
+        ctx.failure = Some(format!(
+            "node endpoint `{}`: {}",
+            lease.upstream().name,
+            brief(&error)
+        ));
         if let Some(journey) = &mut ctx.journey {
             journey.exclude(lease.upstream().id);
         }
@@ -197,19 +231,32 @@ fn after_failure(ctx: &mut Ctx, failure: Failure, safe: bool, mut error: Box<Err
 
 /// Whether attempts and time are left.
 fn has_another(ctx: &Ctx) -> bool {
-    let Some(journey) = &ctx.journey else { return false };
+    let Some(journey) = &ctx.journey else {
+        return false;
+    };
     let retry = &journey.service.plan.retry;
-    ctx.attempts < retry.attempts && ctx.first_attempt.is_none_or(|first| first.elapsed_now() < retry.within)
+    ctx.attempts < retry.attempts
+        && ctx
+            .first_attempt
+            .is_none_or(|first| first.elapsed_now() < retry.within)
 }
 
 /// Whether the request may run twice.
 fn may_repeat(head: &RequestHeader, ctx: &Ctx) -> bool {
-    let Some(journey) = &ctx.journey else { return false };
+    let Some(journey) = &ctx.journey else {
+        return false;
+    };
     // RFC 9110, 9.2.2.
-    let idempotent = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE);
+    let idempotent = matches!(
+        head.method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    );
     idempotent
         || head.headers.contains_key(IDEMPOTENCY_KEY)
-        || journey.options.repeat_unsafe.unwrap_or(journey.service.plan.retry.repeat_unsafe)
+        || journey
+            .options
+            .repeat_unsafe
+            .unwrap_or(journey.service.plan.retry.repeat_unsafe)
 }
 
 /// Gives the request up for a reason of the gateway's own.
@@ -230,13 +277,19 @@ fn brief(error: &Error) -> &'static str {
         ErrorType::ConnectTimedout => "no connection in time",
         ErrorType::ConnectRefused => "connection refused",
         ErrorType::ConnectNoRoute => "no route, or its name is not known",
-        ErrorType::TLSHandshakeFailure | ErrorType::TLSHandshakeTimedout | ErrorType::InvalidCert => "TLS was not agreed",
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert => "TLS was not agreed",
         ReadTimedout => "no answer in time",
         WriteTimedout => "it did not take the request in time",
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "it broke the connection off",
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
+            "it broke the connection off"
+        }
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error => "its answer is not HTTP",
         HTTPStatus(_) => "it answered with a status that counts as failure",
-        etype if *etype == REVOKED => "it is frozen, or it was removed and its time to drain is over",
+        etype if *etype == REVOKED => {
+            "it is frozen, or it was removed and its time to drain is over"
+        }
         _ => "the exchange failed",
     }
 }

@@ -51,7 +51,6 @@ pub struct Ctx {
     /// Why the last attempt failed, for the answer when there is no other.
     pub(super) failure: Option<String>,
     pub(super) timed_out: bool,
-    pub(super) tunnelled: bool,
     pub(super) status: u16,
     /// A way back for the client's next request.
     pub(super) cookie: Option<HeaderValue>,
@@ -88,7 +87,6 @@ impl Ctx {
             broken: false,
             failure: None,
             timed_out: false,
-            tunnelled: false,
             status: 0,
             cookie: None,
             notes: Extensions::new(),
@@ -98,7 +96,9 @@ impl Ctx {
 
     /// Takes the client's request id, or makes one.
     pub(super) fn identify(&mut self, headers: &HeaderMap) {
-        let sent = headers.get(&REQUEST_ID).filter(|id| (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic));
+        let sent = headers.get(&REQUEST_ID).filter(|id| {
+            (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+        });
         self.id = sent.cloned().unwrap_or_else(make_id);
     }
 
@@ -142,18 +142,32 @@ mod tests {
 
     #[test]
     fn a_request_id_that_was_sent_is_kept_unless_it_could_do_harm() {
-        let log = LogPlan { format: crate::config::plan::LogFormat::Json, access: true, headers: true, request_id: true };
+        let log = LogPlan {
+            format: crate::config::plan::LogFormat::Json,
+            access: true,
+            headers: true,
+            request_id: true,
+        };
         let id_of = |sent: Option<&str>| {
             let mut headers = HeaderMap::new();
             if let Some(sent) = sent {
-                headers.insert(REQUEST_ID, HeaderValue::from_bytes(sent.as_bytes()).unwrap());
+                headers.insert(
+                    REQUEST_ID,
+                    HeaderValue::from_bytes(sent.as_bytes()).unwrap(),
+                );
             }
             let mut ctx = Ctx::new(log, Instant::now());
             ctx.identify(&headers);
             ctx.id().into_owned()
         };
         assert_eq!(id_of(Some("abc-123")), "abc-123");
-        for odd in [None, Some("with space"), Some(""), Some(&*"x".repeat(129)), Some("tab\there")] {
+        for odd in [
+            None,
+            Some("with space"),
+            Some(""),
+            Some(&*"x".repeat(129)),
+            Some("tab\there"),
+        ] {
             assert_eq!(id_of(odd).len(), 20, "{odd:?}");
         }
         assert_ne!(id_of(None), id_of(None));

@@ -73,18 +73,35 @@ pub(super) type Slot = Arc<Mutex<Option<Box<ServerSession>>>>;
 // === reading ===
 
 /// Reads a body up to `limit` bytes. What lies past them is left with the client, to be streamed.
-pub(super) async fn read(session: &mut Session, limit: u64, budget: &Arc<Budget>, bound: u64) -> Result<Body, HoldError> {
+pub(super) async fn read(
+    session: &mut Session,
+    limit: u64,
+    budget: &Arc<Budget>,
+    bound: u64,
+) -> Result<Body, HoldError> {
     if session.as_downstream_mut().is_body_done() {
-        return Ok(Body { whole: true, ..Body::default() });
+        return Ok(Body {
+            whole: true,
+            ..Body::default()
+        });
     }
-    let mut held = HeldBytes { budget: budget.clone(), bytes: 0 };
+    let mut held = HeldBytes {
+        budget: budget.clone(),
+        bytes: 0,
+    };
     let mut first: Option<Bytes> = None;
     let mut all = BytesMut::new();
     let whole = loop {
         if held.bytes > limit {
             break false;
         }
-        let Some(chunk) = session.read_request_body().await.map_err(HoldError::Client)? else { break true };
+        let Some(chunk) = session
+            .read_request_body()
+            .await
+            .map_err(HoldError::Client)?
+        else {
+            break true;
+        };
         if !held.grow(chunk.len() as u64, bound) {
             return Err(HoldError::NoRoom);
         }
@@ -99,14 +116,20 @@ pub(super) async fn read(session: &mut Session, limit: u64, budget: &Arc<Budget>
             }
         }
     };
-    Ok(Body { bytes: first.unwrap_or_else(|| all.freeze()), whole, _held: Some(held) })
+    Ok(Body {
+        bytes: first.unwrap_or_else(|| all.freeze()),
+        whole,
+        _held: Some(held),
+    })
 }
 
 // === impl Budget ===
 
 impl Budget {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Budget { held: AtomicU64::new(0) })
+        Arc::new(Budget {
+            held: AtomicU64::new(0),
+        })
     }
 
     /// How many bytes are held.
@@ -132,9 +155,21 @@ impl Drop for HeldBytes {
 // === wrapping ===
 
 /// Puts the wrapper in the session's place; [`unwrap`] undoes it.
-pub(super) fn wrap(session: &mut Session, body: &Body, revocation: Option<Revocation>, slot: &Slot) {
+pub(super) fn wrap(
+    session: &mut Session,
+    body: &Body,
+    revocation: Option<Revocation>,
+    slot: &Slot,
+) {
     let inner = take(&mut session.downstream_session);
-    let held = Held { inner: Some(inner), slot: slot.clone(), body: body.bytes.clone(), whole: body.whole, passed: false, revocation };
+    let held = Held {
+        inner: Some(inner),
+        slot: slot.clone(),
+        body: body.bytes.clone(),
+        whole: body.whole,
+        passed: false,
+        revocation,
+    };
     *session.downstream_session = ServerSession::new_custom(Box::new(held));
 }
 
@@ -163,12 +198,16 @@ impl Drop for Held {
 impl Held {
     #[allow(clippy::expect_used)]
     fn inner(&self) -> &ServerSession {
-        self.inner.as_deref().expect("the session is taken only by Drop")
+        self.inner
+            .as_deref()
+            .expect("the session is taken only by Drop")
     }
 
     #[allow(clippy::expect_used)]
     fn inner_mut(&mut self) -> &mut ServerSession {
-        self.inner.as_deref_mut().expect("the session is taken only by Drop")
+        self.inner
+            .as_deref_mut()
+            .expect("the session is taken only by Drop")
     }
 
     async fn next(&mut self, idle: bool) -> Result<Option<Bytes>> {
@@ -188,7 +227,9 @@ impl Held {
 #[async_trait]
 impl CustomSession for Held {
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        let Some(mut revocation) = self.revocation.take() else { return self.next(no_body_expected).await };
+        let Some(mut revocation) = self.revocation.take() else {
+            return self.next(no_body_expected).await;
+        };
         let next = tokio::select! {
             biased;
             next = self.next(no_body_expected) => Some(next),
@@ -217,7 +258,11 @@ impl CustomSession for Held {
     fn enable_retry_buffering(&mut self) {}
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        if self.whole { Ok(None) } else { self.next(false).await }
+        if self.whole {
+            Ok(None)
+        } else {
+            self.next(false).await
+        }
     }
 
     // --- everything else goes to the client's own session -------------------------------------------
@@ -326,11 +371,17 @@ impl CustomSession for Held {
         Ok(())
     }
 
-    fn take_custom_message_reader(&mut self) -> Option<Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>>
+    {
         None
     }
 
-    fn restore_custom_message_reader(&mut self, _reader: Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>) -> Result<()> {
+    fn restore_custom_message_reader(
+        &mut self,
+        _reader: Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
         Ok(())
     }
 
@@ -338,7 +389,10 @@ impl CustomSession for Held {
         None
     }
 
-    fn restore_custom_message_writer(&mut self, _writer: Box<dyn CustomMessageWrite>) -> Result<()> {
+    fn restore_custom_message_writer(
+        &mut self,
+        _writer: Box<dyn CustomMessageWrite>,
+    ) -> Result<()> {
         Ok(())
     }
 }

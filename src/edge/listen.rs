@@ -47,13 +47,21 @@ impl Bound {
     /// The listener behind a bound address.
     pub fn key(&self, address: Option<&SocketAddr>) -> Option<ListenerKey> {
         let address = address?;
-        self.0.load().iter().find(|(bound, _)| bound == address).map(|(_, key)| *key)
+        self.0
+            .load()
+            .iter()
+            .find(|(bound, _)| bound == address)
+            .map(|(_, key)| *key)
     }
 
     fn add(&self, address: SocketAddr, key: ListenerKey) {
         // A listener that was closed stays named here: connections it accepted may still be at work.
         self.0.rcu(|known| {
-            let mut known: Vec<_> = known.iter().filter(|(bound, _)| *bound != address).copied().collect();
+            let mut known: Vec<_> = known
+                .iter()
+                .filter(|(bound, _)| *bound != address)
+                .copied()
+                .collect();
             known.push((address, key));
             known
         });
@@ -65,17 +73,30 @@ impl Bound {
 impl Listeners {
     /// No listener is open yet. `most` bounds the connections of all of them together.
     pub(super) fn new(app: Arc<HttpProxy<Edge>>, bound: Arc<Bound>, most: usize) -> Self {
-        Listeners { app, bound, open: Mutex::default(), connections: Arc::new(Semaphore::new(most)), most }
+        Listeners {
+            app,
+            bound,
+            open: Mutex::default(),
+            connections: Arc::new(Semaphore::new(most)),
+            most,
+        }
     }
 
     /// Binds those of `wanted` that are not open. Nothing else changes yet, so that a port that is taken
     /// leaves everything as it was.
     ///
     /// Errors: the address that could not be bound, and why.
-    pub fn prepare(&self, wanted: impl Iterator<Item = ListenerKey>) -> Result<Prepared, (SocketAddr, io::Error)> {
+    pub fn prepare(
+        &self,
+        wanted: impl Iterator<Item = ListenerKey>,
+    ) -> Result<Prepared, (SocketAddr, io::Error)> {
         let known: Vec<ListenerKey> = self.open.lock().keys().copied().collect();
         let new = wanted.filter(|key| !known.contains(key));
-        let bound = new.map(|key| bind(key.address).map(|listener| (key, listener)).map_err(|error| (key.address, error)));
+        let bound = new.map(|key| {
+            bind(key.address)
+                .map(|listener| (key, listener))
+                .map_err(|error| (key.address, error))
+        });
         bound.collect::<Result<_, _>>().map(Prepared)
     }
 
@@ -92,11 +113,19 @@ impl Listeners {
             keep
         });
         for (key, listener) in prepared.0 {
-            let Ok(address) = listener.local_addr() else { continue };
+            let Ok(address) = listener.local_addr() else {
+                continue;
+            };
             let (close, closing) = watch::channel(false);
             self.bound.add(address, key);
             tracing::info!(%address, "listening");
-            tokio::spawn(accept(listener, address, self.app.clone(), self.connections.clone(), closing));
+            tokio::spawn(accept(
+                listener,
+                address,
+                self.app.clone(),
+                self.connections.clone(),
+                closing,
+            ));
             open.insert(key, Open { address, close });
         }
     }
@@ -104,7 +133,10 @@ impl Listeners {
     /// The bound addresses, in the order of the file's listeners.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let open = self.open.lock();
-        let mut all: Vec<_> = open.iter().map(|(key, listener)| (*key, listener.address)).collect();
+        let mut all: Vec<_> = open
+            .iter()
+            .map(|(key, listener)| (*key, listener.address))
+            .collect();
         all.sort_by_key(|(key, _)| (key.address, key.nth));
         all.into_iter().map(|(_, address)| address).collect()
     }
@@ -124,7 +156,11 @@ impl Listeners {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()?
+    } else {
+        tokio::net::TcpSocket::new_v6()?
+    };
     // A restarted gateway gets its port back while old connections linger in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -132,7 +168,13 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(4096)
 }
 
-async fn accept(listener: TcpListener, bound: SocketAddr, app: Arc<HttpProxy<Edge>>, connections: Arc<Semaphore>, mut closing: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    bound: SocketAddr,
+    app: Arc<HttpProxy<Edge>>,
+    connections: Arc<Semaphore>,
+    mut closing: watch::Receiver<bool>,
+) {
     loop {
         // At the bound, connections wait in the kernel's queue: a late answer is better than none.
         let accepted = tokio::select! {
@@ -144,7 +186,14 @@ async fn accept(listener: TcpListener, bound: SocketAddr, app: Arc<HttpProxy<Edg
         };
         match accepted {
             (Ok((stream, from)), Ok(permit)) => {
-                tokio::spawn(serve(stream, from, bound, app.clone(), closing.clone(), permit));
+                tokio::spawn(serve(
+                    stream,
+                    from,
+                    bound,
+                    app.clone(),
+                    closing.clone(),
+                    permit,
+                ));
             }
             (_, Err(_)) => return,
             (Err(error), _) => {
@@ -156,7 +205,14 @@ async fn accept(listener: TcpListener, bound: SocketAddr, app: Arc<HttpProxy<Edg
     }
 }
 
-async fn serve(stream: TcpStream, from: SocketAddr, bound: SocketAddr, app: Arc<HttpProxy<Edge>>, closing: watch::Receiver<bool>, _permit: OwnedSemaphorePermit) {
+async fn serve(
+    stream: TcpStream,
+    from: SocketAddr,
+    bound: SocketAddr,
+    app: Arc<HttpProxy<Edge>>,
+    closing: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) {
     // Small answers (a token of a stream) must not wait for more.
     let _ = stream.set_nodelay(true);
     let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());

@@ -60,7 +60,10 @@ impl Front {
         options.h2_idle_timeout = Some(Duration::from_secs(120));
         proxy.server_options = Some(options);
         proxy.handle_init_modules();
-        Front { listeners: Listeners::new(Arc::new(proxy), bound, connections), budget }
+        Front {
+            listeners: Listeners::new(Arc::new(proxy), bound, connections),
+            budget,
+        }
     }
 
     /// How many bytes of request bodies are held.

@@ -6,7 +6,10 @@ use crate::dispatch::{Clients, Upstream};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, Version, header};
-use pingora::ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert, ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout, WriteTimedout};
+use pingora::ErrorType::{
+    ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert, ReadTimedout,
+    TLSHandshakeFailure, TLSHandshakeTimedout, WriteTimedout,
+};
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
@@ -23,7 +26,11 @@ const MOST: usize = 8 << 20;
 /// How long an exchange may take; a probe's own timeout is shorter.
 const LONGEST: Duration = Duration::from_secs(30);
 
-const TIMEOUTS: TimeoutsPlan = TimeoutsPlan { connect: Duration::from_secs(3), read: Some(LONGEST), idle: Duration::ZERO };
+const TIMEOUTS: TimeoutsPlan = TimeoutsPlan {
+    connect: Duration::from_secs(3),
+    read: Some(LONGEST),
+    idle: Duration::ZERO,
+};
 
 /// Makes clients for nodes.
 #[derive(Clone, Default)]
@@ -41,13 +48,19 @@ struct Client {
 
 impl Default for Means {
     fn default() -> Self {
-        Means { connector: Connector::new(None), peers: Peers::default() }
+        Means {
+            connector: Connector::new(None),
+            peers: Peers::default(),
+        }
     }
 }
 
 impl Clients for NodeHttp {
     fn client(&self, upstream: &Arc<Upstream>) -> Arc<dyn NodeClient> {
-        Arc::new(Client { means: self.0.clone(), upstream: upstream.clone() })
+        Arc::new(Client {
+            means: self.0.clone(),
+            upstream: upstream.clone(),
+        })
     }
 }
 
@@ -58,10 +71,15 @@ impl NodeClient for Client {
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, NodeError> {
-        let mut last = NodeError::Unreachable(format!("the name `{}` is not known", self.upstream.target.host));
+        let mut last = NodeError::Unreachable(format!(
+            "the name `{}` is not known",
+            self.upstream.target.host
+        ));
         // A name may stand for several addresses of which one answers (`localhost` and IPv6).
         for _ in 0..self.upstream.address_count() {
-            let Some(address) = self.upstream.address() else { break };
+            let Some(address) = self.upstream.address() else {
+                break;
+            };
             match timeout(LONGEST, self.exchange(address, &request)).await {
                 Ok(Err(NodeError::Unreachable(why))) => {
                     self.upstream.address_failed(address);
@@ -78,18 +96,38 @@ impl NodeClient for Client {
 // === impl Client ===
 
 impl Client {
-    async fn exchange(&self, address: SocketAddr, request: &Request<Bytes>) -> Result<Response<Bytes>, NodeError> {
+    async fn exchange(
+        &self,
+        address: SocketAddr,
+        request: &Request<Bytes>,
+    ) -> Result<Response<Bytes>, NodeError> {
         let target = &self.upstream.target;
-        let peer = self.means.peers.peer(target, address, &TIMEOUTS).map_err(|error| said(&error))?;
+        let peer = self
+            .means
+            .peers
+            .peer(target, address, &TIMEOUTS)
+            .map_err(|error| said(&error))?;
         let head = self.head(request)?;
-        let (mut session, _) = self.means.connector.get_http_session(&peer).await.map_err(|error| said(&error))?;
+        let (mut session, _) = self
+            .means
+            .connector
+            .get_http_session(&peer)
+            .await
+            .map_err(|error| said(&error))?;
         self.talk(&mut session, head, request.body().clone()).await
     }
 
     fn head(&self, request: &Request<Bytes>) -> Result<RequestHeader, NodeError> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
         let made = || -> Result<RequestHeader> {
-            let mut head = RequestHeader::build(request.method().clone(), path.as_bytes(), Some(request.headers().len() + 2))?;
+            let mut head = RequestHeader::build(
+                request.method().clone(),
+                path.as_bytes(),
+                Some(request.headers().len() + 2),
+            )?;
             for (name, value) in request.headers() {
                 head.append_header(name.clone(), value.clone())?;
             }
@@ -99,25 +137,38 @@ impl Client {
             }
             head.insert_header(header::HOST, authority)?;
             if !request.body().is_empty() {
-                head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(request.body().len()))?;
+                head.insert_header(
+                    header::CONTENT_LENGTH,
+                    HeaderValue::from(request.body().len()),
+                )?;
             }
             Ok(head)
         };
         made().map_err(|error| NodeError::BadRequest(error.to_string()))
     }
 
-    async fn talk(&self, session: &mut HttpSession, head: RequestHeader, body: Bytes) -> Result<Response<Bytes>, NodeError> {
+    async fn talk(
+        &self,
+        session: &mut HttpSession,
+        head: RequestHeader,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, NodeError> {
         let said = |error: Box<Error>| said(&error);
         session.set_read_timeout(TIMEOUTS.read);
         let bare = body.is_empty();
-        session.write_request_header(Box::new(head)).await.map_err(said)?;
+        session
+            .write_request_header(Box::new(head))
+            .await
+            .map_err(said)?;
         if !bare {
             session.write_request_body(body, true).await.map_err(said)?;
         }
         session.finish_request_body().await.map_err(said)?;
         session.read_response_header().await.map_err(said)?;
         let mut response = Response::new(Bytes::new());
-        let head = session.response_header().ok_or_else(|| NodeError::Broken("no head".into()))?;
+        let head = session
+            .response_header()
+            .ok_or_else(|| NodeError::Broken("no head".into()))?;
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers.clone();
         let mut all = BytesMut::new();
@@ -138,7 +189,9 @@ fn said(error: &Error) -> NodeError {
         ConnectRefused => NodeError::Unreachable("connection refused".into()),
         ConnectNoRoute => NodeError::Unreachable("no route".into()),
         ConnectError => NodeError::Unreachable(error.to_string()),
-        TLSHandshakeFailure | InvalidCert => NodeError::Unreachable(format!("TLS was not agreed: {error}")),
+        TLSHandshakeFailure | InvalidCert => {
+            NodeError::Unreachable(format!("TLS was not agreed: {error}"))
+        }
         _ => NodeError::Broken(error.to_string()),
     }
 }

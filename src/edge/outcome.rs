@@ -4,7 +4,6 @@ use super::admit::{self, client};
 use super::attempt::{self, Elapsed};
 use super::context::Ctx;
 use super::hold;
-use super::proxy::Edge;
 use crate::telemetry::{AccessLine, Outcome};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
@@ -13,11 +12,17 @@ use tabane_api::Refusal;
 /// The last attempt failed: answers in the kind's shape, if an answer is still possible.
 pub(super) async fn fail(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
     hold::unwrap(session, &ctx.slot);
-    let dead = matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
+    let dead = matches!(
+        error.etype(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+    );
     let client_gone = ctx.client_gone || (*error.esource() == ErrorSource::Downstream && dead);
     ctx.client_gone = client_gone;
     if client_gone || session.response_written().is_some() {
-        return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        return FailToProxy {
+            error_code: 0,
+            can_reuse_downstream: false,
+        };
     }
     let why = ctx.refusal.take().unwrap_or_else(|| refusal(error, ctx));
     // Pingora closes the connection after a failed exchange, so the answer says so.
@@ -25,14 +30,19 @@ pub(super) async fn fail(session: &mut Session, error: &Error, ctx: &mut Ctx) ->
     if admit::refuse(session, ctx, &why).await.is_err() {
         ctx.client_gone = true;
     }
-    FailToProxy { error_code: super::reply::status(&why).as_u16(), can_reuse_downstream: false }
+    FailToProxy {
+        error_code: super::reply::status(&why).as_u16(),
+        can_reuse_downstream: false,
+    }
 }
 
 fn refusal(error: &Error, ctx: &mut Ctx) -> Refusal {
     match (error.esource(), ctx.failure.take()) {
         (_, Some(failure)) if ctx.timed_out => Refusal::NodeTimeout(failure),
         (_, Some(failure)) => Refusal::NodeFailed(failure),
-        (ErrorSource::Downstream, None) => Refusal::BadRequest("the request is not framed as HTTP wants it".into()),
+        (ErrorSource::Downstream, None) => {
+            Refusal::BadRequest("the request is not framed as HTTP wants it".into())
+        }
         (_, None) => Refusal::Internal("the gateway could not forward this request".into()),
     }
 }
@@ -44,7 +54,9 @@ pub(super) fn close(session: &mut Session, error: Option<&Error>, ctx: &mut Ctx)
     }
     ctx.lease = None;
     if ctx.status == 0 || ctx.refused.is_some() {
-        ctx.status = session.response_written().map_or(0, |head| head.status.as_u16());
+        ctx.status = session
+            .response_written()
+            .map_or(0, |head| head.status.as_u16());
     }
     if ctx.bytes_out == 0 {
         ctx.bytes_out = session.body_bytes_sent() as u64;
@@ -52,7 +64,10 @@ pub(super) fn close(session: &mut Session, error: Option<&Error>, ctx: &mut Ctx)
     let outcome = outcome(ctx);
     let total = ctx.started.elapsed_now();
     if let Some(journey) = &ctx.journey {
-        journey.service.metrics.request(outcome, total, ctx.bytes_in, ctx.bytes_out);
+        journey
+            .service
+            .metrics
+            .request(outcome, total, ctx.bytes_in, ctx.bytes_out);
     }
     if ctx.log.access {
         line(session, ctx, outcome, total).emit();
@@ -70,13 +85,24 @@ fn outcome(ctx: &Ctx) -> Outcome {
     }
 }
 
-fn line<'a>(session: &'a Session, ctx: &'a Ctx, outcome: Outcome, total: std::time::Duration) -> AccessLine<'a> {
+fn line<'a>(
+    session: &'a Session,
+    ctx: &'a Ctx,
+    outcome: Outcome,
+    total: std::time::Duration,
+) -> AccessLine<'a> {
     let head = session.req_header();
     AccessLine {
         request_id: ctx.id(),
-        tenant: ctx.journey.as_ref().map_or("-", |journey| &journey.caller.tenant),
+        tenant: ctx
+            .journey
+            .as_ref()
+            .map_or("-", |journey| &journey.caller.tenant),
         client: client(session),
-        service: ctx.journey.as_ref().map_or("-", |journey| &journey.service.plan.name),
+        service: ctx
+            .journey
+            .as_ref()
+            .map_or("-", |journey| &journey.service.plan.name),
         method: head.method.as_str(),
         host: admit::host(head),
         path: head.uri.path(),

@@ -24,8 +24,17 @@ pub(super) struct Peers {
 
 impl Peers {
     /// The peer at `address`. Errors: its authority's file cannot be read.
-    pub(super) fn peer(&self, target: &Target, address: SocketAddr, timeouts: &TimeoutsPlan) -> Result<HttpPeer> {
-        let server_name = target.tls.as_ref().map(|tls| tls.server_name.to_string()).unwrap_or_default();
+    pub(super) fn peer(
+        &self,
+        target: &Target,
+        address: SocketAddr,
+        timeouts: &TimeoutsPlan,
+    ) -> Result<HttpPeer> {
+        let server_name = target
+            .tls
+            .as_ref()
+            .map(|tls| tls.server_name.to_string())
+            .unwrap_or_default();
         let mut peer = HttpPeer::new(address, target.tls.is_some(), server_name);
         let options = &mut peer.options;
         options.connection_timeout = Some(timeouts.connect);
@@ -52,19 +61,33 @@ impl Peers {
             return Ok(known.clone());
         }
         let read = read_authority(path)?;
-        self.authorities.lock().insert(path.to_owned(), read.clone());
+        self.authorities
+            .lock()
+            .insert(path.to_owned(), read.clone());
         Ok(read)
     }
 }
 
 fn read_authority(path: &Path) -> Result<Arc<CaType>> {
-    let pem = std::fs::read(path).or_err_with(InvalidCert, || format!("cannot read the authority `{}`", path.display()))?;
+    let pem = std::fs::read(path).or_err_with(InvalidCert, || {
+        format!("cannot read the authority `{}`", path.display())
+    })?;
     let mut certificates = Vec::new();
     for der in CertificateDer::pem_slice_iter(&pem) {
-        let der = der.or_err_with(InvalidCert, || format!("`{}` is not PEM", path.display()))?.to_vec();
+        let der = der
+            .or_err_with(InvalidCert, || format!("`{}` is not PEM", path.display()))?
+            .to_vec();
         // Pingora's parser panics on what is no certificate.
         let certificate = catch_unwind(|| WrappedX509::new(der, parse_x509));
-        certificates.push(certificate.map_err(|_| Error::explain(InvalidCert, format!("`{}` holds something that is no certificate", path.display())))?);
+        certificates.push(certificate.map_err(|_| {
+            Error::explain(
+                InvalidCert,
+                format!(
+                    "`{}` holds something that is no certificate",
+                    path.display()
+                ),
+            )
+        })?);
     }
     Ok(certificates.into())
 }

@@ -31,10 +31,16 @@ pub async fn look_after(dispatch: Dispatch, clients: Arc<dyn Clients>) {
     loop {
         membership.mark_unchanged();
         let wanted = dispatch.upstreams();
-        looked_after.retain(|id, attended| wanted.iter().any(|(upstream, service)| upstream.id == *id && attended.serves(upstream, service.as_ref())));
+        looked_after.retain(|id, attended| {
+            wanted.iter().any(|(upstream, service)| {
+                upstream.id == *id && attended.serves(upstream, service.as_ref())
+            })
+        });
         for (upstream, service) in wanted {
             let Some(service) = service else { continue };
-            looked_after.entry(upstream.id).or_insert_with(|| Attended::new(&dispatch, &*clients, upstream, service));
+            looked_after
+                .entry(upstream.id)
+                .or_insert_with(|| Attended::new(&dispatch, &*clients, upstream, service));
         }
         if membership.changed().await.is_err() {
             return;
@@ -66,20 +72,40 @@ struct Name {
 // === impl Attended ===
 
 impl Attended {
-    fn new(dispatch: &Dispatch, clients: &dyn Clients, upstream: Arc<Upstream>, service: Arc<LiveService>) -> Self {
-        let check = EndpointCheck { dispatch: dispatch.clone(), client: clients.client(&upstream), upstream: upstream.clone(), service: service.clone() };
+    fn new(
+        dispatch: &Dispatch,
+        clients: &dyn Clients,
+        upstream: Arc<Upstream>,
+        service: Arc<LiveService>,
+    ) -> Self {
+        let check = EndpointCheck {
+            dispatch: dispatch.clone(),
+            client: clients.client(&upstream),
+            upstream: upstream.clone(),
+            service: service.clone(),
+        };
         let mut tasks = Vec::new();
         if upstream.target.host.parse::<IpAddr>().is_err() {
-            let name = Name { host: upstream.target.host.clone(), port: upstream.target.port };
+            let name = Name {
+                host: upstream.target.host.clone(),
+                port: upstream.target.port,
+            };
             tasks.push(tokio::spawn(follow(name, upstream.clone())));
         }
         tasks.push(tokio::spawn(check.keep_probing()));
-        Attended { upstream, service, tasks }
+        Attended {
+            upstream,
+            service,
+            tasks,
+        }
     }
 
     /// Whether these tasks still do what is wanted.
     fn serves(&self, upstream: &Arc<Upstream>, service: Option<&Arc<LiveService>>) -> bool {
-        let same = |wanted: &Arc<LiveService>| Arc::ptr_eq(&wanted.kind, &self.service.kind) && wanted.plan.health == self.service.plan.health;
+        let same = |wanted: &Arc<LiveService>| {
+            Arc::ptr_eq(&wanted.kind, &self.service.kind)
+                && wanted.plan.health == self.service.plan.health
+        };
         Arc::ptr_eq(upstream, &self.upstream) && service.is_some_and(same)
     }
 }
@@ -100,7 +126,11 @@ impl EndpointCheck {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         loop {
             let address = self.upstream.address().unwrap_or(nobody);
-            let backend = Backend { addr: address.into(), weight: 1, ext: Extensions::new() };
+            let backend = Backend {
+                addr: address.into(),
+                weight: 1,
+                ext: Extensions::new(),
+            };
             let _ = self.check(&backend).await;
             let interval = self.dispatch.probe_interval(self.upstream.id);
             tokio::select! {
@@ -118,16 +148,25 @@ impl HealthCheck for EndpointCheck {
         let probe = AssertUnwindSafe(self.service.kind.probe(&*self.client)).catch_unwind();
         let outcome = match timeout(self.service.plan.health.timeout, probe).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(ProbeError::Unhealthy(format!("the probe of service `{}` panicked", self.service.plan.name))),
+            Ok(Err(_)) => Err(ProbeError::Unhealthy(format!(
+                "the probe of service `{}` panicked",
+                self.service.plan.name
+            ))),
             Err(_) => Err(ProbeError::Timeout),
         };
-        self.dispatch.metrics().probe(&self.upstream.name, match &outcome {
-            Ok(_) => ProbeOutcome::Ok,
-            Err(ProbeError::Timeout) => ProbeOutcome::Timeout,
-            Err(ProbeError::Unreachable(_)) => ProbeOutcome::Unreachable,
-            Err(ProbeError::Unhealthy(_)) => ProbeOutcome::Unhealthy,
-        });
-        let verdict = outcome.as_ref().map(|_| ()).map_err(|why| Error::explain(ErrorType::Custom("ProbeFailed"), why.to_string()));
+        self.dispatch.metrics().probe(
+            &self.upstream.name,
+            match &outcome {
+                Ok(_) => ProbeOutcome::Ok,
+                Err(ProbeError::Timeout) => ProbeOutcome::Timeout,
+                Err(ProbeError::Unreachable(_)) => ProbeOutcome::Unreachable,
+                Err(ProbeError::Unhealthy(_)) => ProbeOutcome::Unhealthy,
+            },
+        );
+        let verdict = outcome
+            .as_ref()
+            .map(|_| ())
+            .map_err(|why| Error::explain(ErrorType::Custom("ProbeFailed"), why.to_string()));
         self.dispatch.probed(self.upstream.id, started, outcome);
         verdict
     }
@@ -149,8 +188,19 @@ fn jittered(interval: Duration) -> Duration {
 impl ServiceDiscovery for Name {
     async fn discover(&self) -> Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let found = tokio::net::lookup_host((&*self.host, self.port)).await;
-        let found = found.or_err_with(ErrorType::ConnectNoRoute, || format!("cannot look up `{}`", self.host))?;
-        Ok((found.map(|address| Backend { addr: address.into(), weight: 1, ext: Extensions::new() }).collect(), HashMap::new()))
+        let found = found.or_err_with(ErrorType::ConnectNoRoute, || {
+            format!("cannot look up `{}`", self.host)
+        })?;
+        Ok((
+            found
+                .map(|address| Backend {
+                    addr: address.into(),
+                    weight: 1,
+                    ext: Extensions::new(),
+                })
+                .collect(),
+            HashMap::new(),
+        ))
     }
 }
 
@@ -162,7 +212,12 @@ async fn follow(name: Name, upstream: Arc<Upstream>) {
             Ok((backends, _)) => {
                 warned = false;
                 let was_unknown = upstream.address().is_none();
-                upstream.resolved(backends.iter().filter_map(|backend| backend.addr.as_inet().copied()).collect());
+                upstream.resolved(
+                    backends
+                        .iter()
+                        .filter_map(|backend| backend.addr.as_inet().copied())
+                        .collect(),
+                );
                 if was_unknown {
                     upstream.probe_now();
                 }
@@ -173,6 +228,11 @@ async fn follow(name: Name, upstream: Arc<Upstream>) {
             }
             Err(_) => {}
         }
-        sleep(jittered(if upstream.address().is_some() { LOOK_UP } else { LOOK_UP_SOON })).await;
+        sleep(jittered(if upstream.address().is_some() {
+            LOOK_UP
+        } else {
+            LOOK_UP_SOON
+        }))
+        .await;
     }
 }

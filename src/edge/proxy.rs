@@ -38,7 +38,12 @@ impl ProxyHttp for Edge {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        let quiet = LogPlan { format: LogFormat::Auto, access: true, headers: true, request_id: true };
+        let quiet = LogPlan {
+            format: LogFormat::Auto,
+            access: true,
+            headers: true,
+            request_id: true,
+        };
         let log = self.dispatch.world().map_or(quiet, |world| world.plan.log);
         Ctx::new(log, tokio::time::Instant::now().into_std())
     }
@@ -66,36 +71,81 @@ impl ProxyHttp for Edge {
         attempt::begin(self, session, ctx).await
     }
 
-    async fn upstream_request_filter(&self, _session: &mut Session, head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
         attempt::request_head(head, ctx)
     }
 
-    async fn request_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -> Result<()> {
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
         attempt::request_body(body, end, ctx)
     }
 
-    async fn upstream_response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
         attempt::response_head(session, head, ctx)
     }
 
-    async fn response_filter(&self, _session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
         ctx.sign(head)
     }
 
-    fn upstream_response_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -> Result<Option<Duration>> {
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
         attempt::response_body(body.as_ref(), end, ctx);
         Ok(None)
     }
 
-    fn fail_to_connect(&self, _session: &mut Session, peer: &HttpPeer, ctx: &mut Ctx, error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        peer: &HttpPeer,
+        ctx: &mut Ctx,
+        error: Box<Error>,
+    ) -> Box<Error> {
         attempt::connect_failed(peer, error, ctx)
     }
 
-    fn error_while_proxy(&self, _peer: &HttpPeer, session: &mut Session, error: Box<Error>, ctx: &mut Ctx, _reused: bool) -> Box<Error> {
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Ctx,
+        _reused: bool,
+    ) -> Box<Error> {
         attempt::failed(session, error, ctx)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
         outcome::fail(session, error, ctx).await
     }
 
@@ -109,7 +159,13 @@ impl ProxyHttp for Edge {
         true
     }
 
-    fn suppress_proxy_warn_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error, _at: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Ctx,
+        _error: &Error,
+        _at: ProxyWarnLogContext,
+    ) -> bool {
         true
     }
 }

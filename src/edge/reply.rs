@@ -20,9 +20,10 @@ pub(super) fn status(why: &Refusal) -> StatusCode {
         Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
         // The request is good and the service lacks a machine for it: more hardware would help, another request would not.
-        Refusal::NoFit { .. } | Refusal::WaitedTooLong { .. } | Refusal::ShuttingDown | Refusal::Overloaded(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Refusal::NoFit { .. }
+        | Refusal::WaitedTooLong { .. }
+        | Refusal::ShuttingDown
+        | Refusal::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::NodeFailed(_) => StatusCode::BAD_GATEWAY,
         Refusal::NodeTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
         Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -42,7 +43,13 @@ fn retry_after(why: &Refusal) -> Option<Duration> {
 /// Refuses a request in its kind's shape.
 ///
 /// Errors: the client left meanwhile.
-pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, ask: &Ask<'_>, service: Option<&LiveService>, why: &Refusal) -> Result<()> {
+pub(super) async fn refuse(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    ask: &Ask<'_>,
+    service: Option<&LiveService>,
+    why: &Refusal,
+) -> Result<()> {
     let Shape { content_type, body } = Journey::refuse(service, ask, why);
     let mut head = ResponseHeader::build(status(why), Some(8))?;
     head.insert_header(header::CONTENT_TYPE, content_type)?;
@@ -50,14 +57,22 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, ask: &Ask<'_>, 
         head.insert_header(header::RETRY_AFTER, after.as_secs_f64().ceil().to_string())?;
     }
     if matches!(why, Refusal::Unauthorized(_)) {
-        head.insert_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(WWW_AUTHENTICATE))?;
+        head.insert_header(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static(WWW_AUTHENTICATE),
+        )?;
     }
     ctx.refused = Some(why.code());
     send(session, ctx, head, body).await
 }
 
 /// Sends an answer of the gateway's own.
-pub(super) async fn send(session: &mut Session, ctx: &mut Ctx, mut head: ResponseHeader, body: Bytes) -> Result<()> {
+pub(super) async fn send(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    mut head: ResponseHeader,
+    body: Bytes,
+) -> Result<()> {
     if session.response_written().is_some() {
         return Ok(());
     }

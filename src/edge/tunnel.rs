@@ -30,7 +30,10 @@ pub(super) async fn run(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Re
             Ok(shaken) => break shaken,
             Err(error) => {
                 if !attempt::tunnel_failed(ctx, error) {
-                    let why = ctx.failure.take().unwrap_or_else(|| "the node did not take the socket".into());
+                    let why = ctx
+                        .failure
+                        .take()
+                        .unwrap_or_else(|| "the node did not take the socket".into());
                     return Err(Refusal::NodeFailed(why).into());
                 }
                 admit::lease(edge, session, ctx).await?;
@@ -44,7 +47,11 @@ pub(super) async fn run(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Re
     }
     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
     answer_head(session, ctx, head).await.map_err(Stop::Gone)?;
-    let carried = if upgraded { pump(session, ctx, &mut node).await } else { answer_body(session, ctx, &mut node).await };
+    let carried = if upgraded {
+        pump(session, ctx, &mut node).await
+    } else {
+        answer_body(session, ctx, &mut node).await
+    };
     let (Ok(()) | Err(_)) = carried;
     if let Some(lease) = ctx.lease.take() {
         lease.end(End::Done);
@@ -55,7 +62,11 @@ pub(super) async fn run(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Re
 }
 
 /// Connects, sends the client's handshake, and reads the head of the answer.
-async fn shake_hands(edge: &Edge, session: &Session, ctx: &mut Ctx) -> Result<(NodeSession, ResponseHeader)> {
+async fn shake_hands(
+    edge: &Edge,
+    session: &Session,
+    ctx: &mut Ctx,
+) -> Result<(NodeSession, ResponseHeader)> {
     ctx.attempts += 1;
     ctx.first_attempt.get_or_insert(Instant::now().into_std());
     let (Some(lease), Some(journey)) = (&ctx.lease, &ctx.journey) else {
@@ -63,13 +74,22 @@ async fn shake_hands(edge: &Edge, session: &Session, ctx: &mut Ctx) -> Result<(N
     };
     let upstream = lease.upstream().clone();
     let Some(address) = upstream.address() else {
-        return Error::e_explain(ErrorType::ConnectNoRoute, format!("the name `{}` is not known", upstream.target.host));
+        return Error::e_explain(
+            ErrorType::ConnectNoRoute,
+            format!("the name `{}` is not known", upstream.target.host),
+        );
     };
     let mut target = upstream.target.clone();
     // A handshake of HTTP/1.1 wants a connection of HTTP/1.1.
     target.h2 = false;
-    let peer = edge.peers.peer(&target, address, &journey.service.plan.timeouts)?;
-    let stream = edge.connector.new_stream(&peer).await.inspect_err(|_| upstream.address_failed(address))?;
+    let peer = edge
+        .peers
+        .peer(&target, address, &journey.service.plan.timeouts)?;
+    let stream = edge
+        .connector
+        .new_stream(&peer)
+        .await
+        .inspect_err(|_| upstream.address_failed(address))?;
     let mut node = NodeSession::new(stream);
     let mut head: RequestHeader = session.req_header().clone();
     attempt::request_head(&mut head, ctx)?;
@@ -77,7 +97,8 @@ async fn shake_hands(edge: &Edge, session: &Session, ctx: &mut Ctx) -> Result<(N
     let answered = timeout(HANDSHAKE, async {
         loop {
             if let HttpTask::Header(head, _) = node.read_response_task().await?
-                && (!head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
+                && (!head.status.is_informational()
+                    || head.status == StatusCode::SWITCHING_PROTOCOLS)
             {
                 return Ok::<_, Box<Error>>(*head);
             }
@@ -85,7 +106,10 @@ async fn shake_hands(edge: &Edge, session: &Session, ctx: &mut Ctx) -> Result<(N
     });
     match answered.await {
         Ok(head) => Ok((node, head?)),
-        Err(_) => Error::e_explain(ErrorType::ReadTimedout, "the node did not answer the handshake"),
+        Err(_) => Error::e_explain(
+            ErrorType::ReadTimedout,
+            "the node did not answer the handshake",
+        ),
     }
 }
 
@@ -111,7 +135,9 @@ async fn answer_body(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSessio
                 }
             }
             HttpTask::Failed(error) => return Err(error),
-            HttpTask::Done | HttpTask::Trailer(_) => return session.write_response_body(None, true).await,
+            HttpTask::Done | HttpTask::Trailer(_) => {
+                return session.write_response_body(None, true).await;
+            }
             _ => {}
         }
     }
@@ -121,8 +147,16 @@ async fn answer_body(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSessio
 async fn pump(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSession) -> Result<()> {
     session.set_read_timeout(None);
     node.read_timeout = None;
-    let idle = ctx.journey.as_ref().map_or(Duration::from_secs(3600), |journey| journey.service.plan.socket_idle);
-    let _open = ctx.journey.as_ref().map(|journey| journey.service.metrics.socket());
+    let idle = ctx
+        .journey
+        .as_ref()
+        .map_or(Duration::from_secs(3600), |journey| {
+            journey.service.plan.socket_idle
+        });
+    let _open = ctx
+        .journey
+        .as_ref()
+        .map(|journey| journey.service.metrics.socket());
     let mut revocation = ctx.lease.as_ref().map(|lease| lease.revocation());
     let mut quiet_until = Instant::now() + idle;
     loop {
@@ -166,7 +200,9 @@ async fn revoked(revocation: &mut Option<Revocation>) {
 pub(super) fn failure(error: &Error) -> Failure {
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::Timeout,
-        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => Failure::Reset,
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => {
+            Failure::Reset
+        }
         _ => Failure::Connect,
     }
 }

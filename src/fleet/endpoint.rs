@@ -70,8 +70,15 @@ pub enum State {
 
 impl State {
     /// All of them.
-    pub const ALL: [State; 7] =
-        [State::Unproven, State::Up, State::Down, State::Ejected, State::Trial, State::Draining, State::Leaving];
+    pub const ALL: [State; 7] = [
+        State::Unproven,
+        State::Up,
+        State::Down,
+        State::Ejected,
+        State::Trial,
+        State::Draining,
+        State::Leaving,
+    ];
 
     /// The word in metrics, API and logs.
     pub fn word(self) -> &'static str {

@@ -45,9 +45,13 @@ enum Probes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Record {
     Good,
-    Ejected { until: Instant },
+    Ejected {
+        until: Instant,
+    },
     /// One request at a time until one succeeds.
-    Trial { out: bool },
+    Trial {
+        out: bool,
+    },
 }
 
 /// Health in a word.
@@ -97,7 +101,14 @@ impl fmt::Display for Why {
 
 impl Health {
     pub(super) fn new(now: Instant) -> Self {
-        Health { probes: Probes::Unproven, record: Record::Good, failures: 0, ejections: 0, last_life: now, unanswered: 0 }
+        Health {
+            probes: Probes::Unproven,
+            record: Record::Good,
+            failures: 0,
+            ejections: 0,
+            last_life: now,
+            unanswered: 0,
+        }
     }
 
     pub(super) fn word(&self) -> Word {
@@ -112,7 +123,13 @@ impl Health {
 
     /// Whether it may be given one more request.
     pub(super) fn takes_work(&self) -> bool {
-        matches!((&self.probes, self.record), (Probes::Up { .. }, Record::Good | Record::Trial { out: false }))
+        matches!(
+            (&self.probes, self.record),
+            (
+                Probes::Up { .. },
+                Record::Good | Record::Trial { out: false }
+            )
+        )
     }
 
     /// It was given a request.
@@ -148,7 +165,14 @@ impl Health {
     }
 
     /// `full`: all slots are at work. `holds`: leases are out.
-    pub(super) fn bad_probe(&mut self, why: &ProbeError, full: bool, holds: bool, plan: &HealthPlan, now: Instant) -> Vec<Change> {
+    pub(super) fn bad_probe(
+        &mut self,
+        why: &ProbeError,
+        full: bool,
+        holds: bool,
+        plan: &HealthPlan,
+        now: Instant,
+    ) -> Vec<Change> {
         self.unanswered = self.unanswered.saturating_add(1);
         let timeout = *why == ProbeError::Timeout;
         let silence = now.saturating_duration_since(self.last_life);
@@ -174,7 +198,14 @@ impl Health {
         };
         if down {
             self.probes = Probes::Down { good: 0 };
-            changes.insert(0, Change::Down(if stalled { Why::Stalled(silence) } else { Why::Probes(why.to_string()) }));
+            changes.insert(
+                0,
+                Change::Down(if stalled {
+                    Why::Stalled(silence)
+                } else {
+                    Why::Probes(why.to_string())
+                }),
+            );
         }
         changes
     }
@@ -183,7 +214,10 @@ impl Health {
     pub(super) fn refused(&mut self, plan: &HealthPlan, now: Instant) -> Vec<Change> {
         let why = ProbeError::Unreachable("a request could not connect".into());
         let mut changes = self.bad_probe(&why, false, false, plan, now);
-        if !changes.iter().any(|change| matches!(change, Change::Down(_))) {
+        if !changes
+            .iter()
+            .any(|change| matches!(change, Change::Down(_)))
+        {
             changes.extend(self.failed(plan, now));
         }
         changes
@@ -201,9 +235,14 @@ impl Health {
         if !eject {
             return None;
         }
-        let length = plan.eject_for.saturating_mul(1 << self.ejections.min(20)).min(plan.eject_max);
+        let length = plan
+            .eject_for
+            .saturating_mul(1 << self.ejections.min(20))
+            .min(plan.eject_max);
         self.ejections = self.ejections.saturating_add(1);
-        self.record = Record::Ejected { until: now + length };
+        self.record = Record::Ejected {
+            until: now + length,
+        };
         Some(Change::Ejected(length))
     }
 
@@ -257,7 +296,12 @@ mod tests {
     use super::*;
 
     fn plan() -> HealthPlan {
-        HealthPlan { fall: 2, rise: 2, eject_after: 3, ..HealthPlan::default() }
+        HealthPlan {
+            fall: 2,
+            rise: 2,
+            eject_after: 3,
+            ..HealthPlan::default()
+        }
     }
 
     fn up(now: Instant) -> Health {
@@ -271,7 +315,11 @@ mod tests {
         let now = Instant::now();
         let mut health = Health::new(now);
         assert!(!health.takes_work());
-        assert!(health.bad_probe(&ProbeError::Timeout, false, false, &plan(), now).is_empty());
+        assert!(
+            health
+                .bad_probe(&ProbeError::Timeout, false, false, &plan(), now)
+                .is_empty()
+        );
         assert!(!health.takes_work());
         health.good_probe(&plan(), now);
         assert!(health.takes_work());
@@ -282,9 +330,16 @@ mod tests {
         let now = Instant::now();
         let mut health = up(now);
         let bad = ProbeError::Unhealthy("500".into());
-        assert!(health.bad_probe(&bad, false, false, &plan(), now).is_empty());
+        assert!(
+            health
+                .bad_probe(&bad, false, false, &plan(), now)
+                .is_empty()
+        );
         assert!(health.takes_work());
-        assert!(matches!(health.bad_probe(&bad, false, false, &plan(), now)[..], [Change::Down(_)]));
+        assert!(matches!(
+            health.bad_probe(&bad, false, false, &plan(), now)[..],
+            [Change::Down(_)]
+        ));
         assert!(!health.takes_work());
         assert_eq!(health.good_probe(&plan(), now), None);
         assert_eq!(health.good_probe(&plan(), now), Some(Change::Up));
@@ -296,12 +351,19 @@ mod tests {
         let now = Instant::now();
         let mut health = up(now);
         for _ in 0..50 {
-            assert!(health.bad_probe(&ProbeError::Timeout, true, true, &plan(), now).is_empty());
+            assert!(
+                health
+                    .bad_probe(&ProbeError::Timeout, true, true, &plan(), now)
+                    .is_empty()
+            );
         }
         assert!(health.takes_work());
         let refused = ProbeError::Unreachable("refused".into());
         health.bad_probe(&refused, true, true, &plan(), now);
-        assert!(matches!(health.bad_probe(&refused, true, true, &plan(), now)[..], [Change::Down(_)]));
+        assert!(matches!(
+            health.bad_probe(&refused, true, true, &plan(), now)[..],
+            [Change::Down(_)]
+        ));
     }
 
     #[test]
@@ -310,9 +372,22 @@ mod tests {
         let mut health = up(start);
         let later = start + plan().stall_after;
         let just_before = later - Duration::from_millis(1);
-        assert!(health.bad_probe(&ProbeError::Timeout, true, true, &plan(), just_before).is_empty());
+        assert!(
+            health
+                .bad_probe(&ProbeError::Timeout, true, true, &plan(), just_before)
+                .is_empty()
+        );
         let changes = health.bad_probe(&ProbeError::Timeout, true, true, &plan(), later);
-        assert!(matches!(changes[..], [Change::Down(Why::Stalled(_)), Change::Revoke(Why::Stalled(_))]), "{changes:?}");
+        assert!(
+            matches!(
+                changes[..],
+                [
+                    Change::Down(Why::Stalled(_)),
+                    Change::Revoke(Why::Stalled(_))
+                ]
+            ),
+            "{changes:?}"
+        );
     }
 
     #[test]
@@ -321,7 +396,11 @@ mod tests {
         let mut health = up(start);
         let later = start + plan().stall_after;
         health.succeeded(false, later);
-        assert!(health.bad_probe(&ProbeError::Timeout, true, true, &plan(), later).is_empty());
+        assert!(
+            health
+                .bad_probe(&ProbeError::Timeout, true, true, &plan(), later)
+                .is_empty()
+        );
     }
 
     #[test]
@@ -358,7 +437,11 @@ mod tests {
         for _ in 0..2 {
             health.failed(&plan, now);
         }
-        assert_eq!(health.failed(&plan, now), Some(Change::Ejected(plan.eject_for)), "the record is clean again");
+        assert_eq!(
+            health.failed(&plan, now),
+            Some(Change::Ejected(plan.eject_for)),
+            "the record is clean again"
+        );
     }
 
     #[test]

@@ -141,14 +141,23 @@ impl Fleet {
         match event {
             Event::Plan(specs) => self.plan(specs, now),
             Event::Drain { node, on } => self.drain(node, on),
-            Event::Probed { endpoint, started, outcome } => self.probed(endpoint, started, outcome, now),
+            Event::Probed {
+                endpoint,
+                started,
+                outcome,
+            } => self.probed(endpoint, started, outcome, now),
             Event::Answered { endpoint } => {
                 if let Some(endpoint) = self.endpoints.get_mut(&endpoint) {
                     endpoint.health.succeeded(false, now);
                 }
                 Vec::new()
             }
-            Event::Ended { endpoint, slots, end, cool_down } => self.ended(endpoint, slots, end, cool_down, now),
+            Event::Ended {
+                endpoint,
+                slots,
+                end,
+                cool_down,
+            } => self.ended(endpoint, slots, end, cool_down, now),
             Event::Stopped { endpoint, slots } => self.stopped(endpoint, slots),
             Event::Tick => self.tick(now),
         }
@@ -156,7 +165,9 @@ impl Fleet {
 
     /// Takes slots on an endpoint; `false` when it is not usable or they do not fit.
     pub fn take(&mut self, id: EndpointId, slots: u32) -> bool {
-        let Some(endpoint) = self.endpoints.get_mut(&id) else { return false };
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return false;
+        };
         if !endpoint.is_usable() || (slots > 0 && endpoint.used() + slots > endpoint.slots()) {
             return false;
         }
@@ -192,7 +203,9 @@ impl Fleet {
     /// How long until an endpoint's next probe.
     pub fn probe_interval(&self, id: EndpointId) -> Duration {
         match self.endpoints.get(&id) {
-            Some(endpoint) if endpoint.health.wants_attention() || !endpoint.cooling.is_empty() => endpoint.spec.health.interval_down,
+            Some(endpoint) if endpoint.health.wants_attention() || !endpoint.cooling.is_empty() => {
+                endpoint.spec.health.interval_down
+            }
             Some(endpoint) => endpoint.spec.health.interval,
             None => Duration::from_secs(1),
         }
@@ -202,7 +215,10 @@ impl Fleet {
     pub fn next_due(&self) -> Option<Instant> {
         let due = |endpoint: &Endpoint| {
             let cooling = endpoint.cooling.iter().map(|cooling| cooling.until).min();
-            [cooling, endpoint.health.due(), endpoint.leaving].into_iter().flatten().min()
+            [cooling, endpoint.health.due(), endpoint.leaving]
+                .into_iter()
+                .flatten()
+                .min()
         };
         self.endpoints.values().filter_map(due).min()
     }
@@ -211,7 +227,11 @@ impl Fleet {
         let mut actions = Vec::new();
         let wanted: BTreeSet<Arc<str>> = specs.iter().map(|spec| spec.name.clone()).collect();
         for spec in specs {
-            match self.by_name.get(&spec.name).and_then(|id| self.endpoints.get_mut(id)) {
+            match self
+                .by_name
+                .get(&spec.name)
+                .and_then(|id| self.endpoints.get_mut(id))
+            {
                 Some(known) => {
                     if known.spec.target != spec.target {
                         // Another machine under the old name: nothing that was known of it holds.
@@ -228,7 +248,8 @@ impl Fleet {
                     self.next += 1;
                     let marked = self.marked.contains(&spec.node.name);
                     self.by_name.insert(spec.name.clone(), id);
-                    self.endpoints.insert(id, Endpoint::new(id, spec, marked, now));
+                    self.endpoints
+                        .insert(id, Endpoint::new(id, spec, marked, now));
                 }
             }
         }
@@ -244,7 +265,11 @@ impl Fleet {
     }
 
     fn drain(&mut self, node: Arc<str>, on: bool) -> Vec<Action> {
-        for endpoint in self.endpoints.values_mut().filter(|endpoint| endpoint.node().name == node) {
+        for endpoint in self
+            .endpoints
+            .values_mut()
+            .filter(|endpoint| endpoint.node().name == node)
+        {
             endpoint.marked = on;
         }
         if on {
@@ -256,8 +281,16 @@ impl Fleet {
         }
     }
 
-    fn probed(&mut self, id: EndpointId, started: Instant, outcome: Result<Vitals, ProbeError>, now: Instant) -> Vec<Action> {
-        let Some(endpoint) = self.endpoints.get_mut(&id) else { return Vec::new() };
+    fn probed(
+        &mut self,
+        id: EndpointId,
+        started: Instant,
+        outcome: Result<Vitals, ProbeError>,
+        now: Instant,
+    ) -> Vec<Action> {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return Vec::new();
+        };
         let mut actions = Vec::new();
         match outcome {
             Ok(vitals) => {
@@ -268,20 +301,37 @@ impl Fleet {
                     actions.push(Action::Freed);
                 }
                 endpoint.vitals = Arc::new(vitals);
-                actions.extend(told(id, endpoint.health.good_probe(&endpoint.spec.health, now)));
+                actions.extend(told(
+                    id,
+                    endpoint.health.good_probe(&endpoint.spec.health, now),
+                ));
             }
             Err(why) => {
                 endpoint.last_error = why.to_string();
                 let full = endpoint.used() >= endpoint.slots();
                 let holds = !endpoint.is_idle();
-                actions.extend(told(id, endpoint.health.bad_probe(&why, full, holds, &endpoint.spec.health, now)));
+                actions.extend(told(
+                    id,
+                    endpoint
+                        .health
+                        .bad_probe(&why, full, holds, &endpoint.spec.health, now),
+                ));
             }
         }
         actions
     }
 
-    fn ended(&mut self, id: EndpointId, slots: u32, end: End, cool_down: Duration, now: Instant) -> Vec<Action> {
-        let Some(endpoint) = self.endpoints.get_mut(&id) else { return Vec::new() };
+    fn ended(
+        &mut self,
+        id: EndpointId,
+        slots: u32,
+        end: End,
+        cool_down: Duration,
+        now: Instant,
+    ) -> Vec<Action> {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return Vec::new();
+        };
         if slots == 0 {
             debug_assert!(endpoint.passing > 0, "a lease was given back twice");
             endpoint.passing = endpoint.passing.saturating_sub(1);
@@ -300,10 +350,17 @@ impl Fleet {
             endpoint.last_error = failure.words().into();
         }
         // A reset or a timeout leaves the node as unknown as a client that left.
-        let cools = matches!(end, End::Aborted { .. } | End::Failed(Failure::Reset | Failure::Timeout));
+        let cools = matches!(
+            end,
+            End::Aborted { .. } | End::Failed(Failure::Reset | Failure::Timeout)
+        );
         let mut actions = told(id, changes);
         if cools && slots > 0 && !cool_down.is_zero() {
-            endpoint.cooling.push(Cooling { slots, since: now, until: now + cool_down });
+            endpoint.cooling.push(Cooling {
+                slots,
+                since: now,
+                until: now + cool_down,
+            });
         } else {
             actions.push(Action::Freed);
         }
@@ -312,8 +369,16 @@ impl Fleet {
     }
 
     fn stopped(&mut self, id: EndpointId, slots: u32) -> Vec<Action> {
-        let Some(endpoint) = self.endpoints.get_mut(&id) else { return Vec::new() };
-        let Some(oldest) = endpoint.cooling.iter().position(|cooling| cooling.slots == slots) else { return Vec::new() };
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return Vec::new();
+        };
+        let Some(oldest) = endpoint
+            .cooling
+            .iter()
+            .position(|cooling| cooling.slots == slots)
+        else {
+            return Vec::new();
+        };
         endpoint.cooling.remove(oldest);
         vec![Action::Freed]
     }
@@ -339,11 +404,20 @@ impl Fleet {
 
     /// Forgets endpoints that left and hold nothing of ours.
     fn forget_idle(&mut self, actions: &mut Vec<Action>) {
-        if self.endpoints.values().all(|endpoint| endpoint.leaving.is_none()) {
+        if self
+            .endpoints
+            .values()
+            .all(|endpoint| endpoint.leaving.is_none())
+        {
             return;
         }
         let idle = |endpoint: &Endpoint| endpoint.leaving.is_some() && endpoint.is_idle();
-        let gone: Vec<EndpointId> = self.endpoints.values().filter(|endpoint| idle(endpoint)).map(|endpoint| endpoint.id).collect();
+        let gone: Vec<EndpointId> = self
+            .endpoints
+            .values()
+            .filter(|endpoint| idle(endpoint))
+            .map(|endpoint| endpoint.id)
+            .collect();
         for id in gone {
             if let Some(endpoint) = self.endpoints.remove(&id) {
                 self.by_name.remove(endpoint.name());

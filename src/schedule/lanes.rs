@@ -52,7 +52,10 @@ impl Lanes {
             self.next += 1;
             self.next
         });
-        let lane = self.lanes.entry(number).or_insert_with(|| Lane { want, tickets: BTreeMap::new() });
+        let lane = self.lanes.entry(number).or_insert_with(|| Lane {
+            want,
+            tickets: BTreeMap::new(),
+        });
         let place = ticket.place();
         if let Some(head) = lane.head() {
             self.heads.remove(&head);
@@ -93,7 +96,11 @@ impl Lanes {
 
     /// Everyone, in order.
     pub(super) fn in_order(&self) -> Vec<&Ticket> {
-        let mut all: Vec<&Ticket> = self.lanes.values().flat_map(|lane| lane.tickets.values()).collect();
+        let mut all: Vec<&Ticket> = self
+            .lanes
+            .values()
+            .flat_map(|lane| lane.tickets.values())
+            .collect();
         all.sort_unstable_by_key(|ticket| ticket.place());
         all
     }

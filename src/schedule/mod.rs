@@ -84,7 +84,11 @@ enum Tried {
 impl Schedule {
     /// Nobody waits. `draw` is all the chance that policies get.
     pub fn new(draw: Box<dyn Draw + Send>) -> Self {
-        Schedule { lanes: Lanes::default(), services: HashMap::new(), draw }
+        Schedule {
+            lanes: Lanes::default(),
+            services: HashMap::new(),
+            draw,
+        }
     }
 
     /// Lets something happen.
@@ -106,12 +110,19 @@ impl Schedule {
 
     /// How many of a service wait.
     pub fn waiting_in(&self, service: &str) -> usize {
-        self.services.get(service).map_or(0, |service| service.waiting)
+        self.services
+            .get(service)
+            .map_or(0, |service| service.waiting)
     }
 
     /// Everyone who waits, in the order they would be served if all wanted the same.
     pub fn snapshot(&self) -> Vec<WaitingView> {
-        self.lanes.in_order().into_iter().enumerate().map(|(position, ticket)| ticket.view(position)).collect()
+        self.lanes
+            .in_order()
+            .into_iter()
+            .enumerate()
+            .map(|(position, ticket)| ticket.view(position))
+            .collect()
     }
 
     fn arrived(&mut self, ticket: Ticket, room: &mut dyn Room, now: Instant) -> Vec<Action> {
@@ -132,7 +143,10 @@ impl Schedule {
         let waiting = self.waiting_in(&service);
         if waits && waiting > queue.max {
             self.remove(id);
-            actions.push(Action::Refuse(id, self.full(&service, waiting - 1, queue, now)));
+            actions.push(Action::Refuse(
+                id,
+                self.full(&service, waiting - 1, queue, now),
+            ));
         }
         actions
     }
@@ -141,16 +155,35 @@ impl Schedule {
     fn wait(&mut self, ticket: Ticket, now: Instant) -> Option<Action> {
         let waiting = self.waiting_in(&ticket.service);
         if waiting >= ticket.queue.max {
-            return Some(Action::Refuse(ticket.id, self.full(&ticket.service, waiting, ticket.queue, now)));
+            return Some(Action::Refuse(
+                ticket.id,
+                self.full(&ticket.service, waiting, ticket.queue, now),
+            ));
         }
         self.insert(ticket);
         None
     }
 
-    fn full(&self, service: &Arc<str>, waiting: usize, queue: QueueLimits, now: Instant) -> Refusal {
-        let retry_after = self.services.get(service).map(|service| service.rate.time_for(waiting + 1, now));
-        let retry_after = retry_after.unwrap_or(rate::UNKNOWN).min(queue.max_wait).max(rate::SOONEST);
-        Refusal::QueueFull { service: service.to_string(), waiting, retry_after }
+    fn full(
+        &self,
+        service: &Arc<str>,
+        waiting: usize,
+        queue: QueueLimits,
+        now: Instant,
+    ) -> Refusal {
+        let retry_after = self
+            .services
+            .get(service)
+            .map(|service| service.rate.time_for(waiting + 1, now));
+        let retry_after = retry_after
+            .unwrap_or(rate::UNKNOWN)
+            .min(queue.max_wait)
+            .max(rate::SOONEST);
+        Refusal::QueueFull {
+            service: service.to_string(),
+            waiting,
+            retry_after,
+        }
     }
 
     /// Gives what is free to the heads of lanes, the first in order first, until nobody's turn comes to anything.
@@ -186,18 +219,34 @@ impl Schedule {
             }
             let draw = &mut *self.draw;
             // The one place where a plugin's code runs under the lock: its panic must not leave a ticket in two places.
-            let picked = catch_unwind(AssertUnwindSafe(|| ticket.policy.pick(&ticket.need, &among, draw)));
+            let picked = catch_unwind(AssertUnwindSafe(|| {
+                ticket.policy.pick(&ticket.need, &among, draw)
+            }));
             match picked {
                 Ok(None) => return Tried::Waits,
                 Ok(Some(index)) => match among.get(index) {
                     Some(candidate) if candidate.has_room(&ticket.need) => candidate.id,
                     Some(_) => return Tried::Waits,
-                    None => return Tried::Broken(Refusal::Internal(format!("the policy of service `{}` picked nobody's number", ticket.service))),
+                    None => {
+                        return Tried::Broken(Refusal::Internal(format!(
+                            "the policy of service `{}` picked nobody's number",
+                            ticket.service
+                        )));
+                    }
                 },
-                Err(_) => return Tried::Broken(Refusal::Internal(format!("the policy of service `{}` panicked", ticket.service))),
+                Err(_) => {
+                    return Tried::Broken(Refusal::Internal(format!(
+                        "the policy of service `{}` panicked",
+                        ticket.service
+                    )));
+                }
             }
         };
-        if room.take(picked, &ticket.need) { Tried::Granted(picked) } else { Tried::Waits }
+        if room.take(picked, &ticket.need) {
+            Tried::Granted(picked)
+        } else {
+            Tried::Waits
+        }
     }
 
     fn granted(&mut self, ticket: &Ticket, now: Instant) {

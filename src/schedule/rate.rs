@@ -23,14 +23,19 @@ impl Rate {
     pub(super) fn count(&mut self, now: Instant) {
         if let Some(last) = self.last {
             let gap = now.saturating_duration_since(last).as_secs_f64();
-            self.between = Some(self.between.map_or(gap, |mean| mean + (gap - mean) / MEMORY));
+            self.between = Some(
+                self.between
+                    .map_or(gap, |mean| mean + (gap - mean) / MEMORY),
+            );
         }
         self.last = Some(now);
     }
 
     /// How long until so many are served.
     pub(super) fn time_for(&self, tickets: usize, now: Instant) -> Duration {
-        let (Some(between), Some(last)) = (self.between, self.last) else { return UNKNOWN };
+        let (Some(between), Some(last)) = (self.between, self.last) else {
+            return UNKNOWN;
+        };
         // A pool that has stood still for long is slower than its mean says.
         let still = now.saturating_duration_since(last).as_secs_f64();
         Duration::try_from_secs_f64(between.max(still) * tickets as f64).unwrap_or(Duration::MAX)

@@ -44,7 +44,9 @@ pub enum StoreError {
         why: String,
     },
     /// A newer tabane wrote it.
-    #[error("`{path}` has version {found}, this tabane knows {VERSION}; use a newer tabane, or move it away")]
+    #[error(
+        "`{path}` has version {found}, this tabane knows {VERSION}; use a newer tabane, or move it away"
+    )]
     Newer {
         /// Which file.
         path: PathBuf,
@@ -66,7 +68,12 @@ impl Marks {
     ///
     /// Errors: see [`StoreError`]. Nothing is changed then.
     pub fn open(data_dir: Option<&Path>) -> Result<Marks, StoreError> {
-        let Some(dir) = data_dir else { return Ok(Marks { file: None, drained: Mutex::default() }) };
+        let Some(dir) = data_dir else {
+            return Ok(Marks {
+                file: None,
+                drained: Mutex::default(),
+            });
+        };
         fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         let file = dir.join(FILE);
         let drained = match fs::read(&file) {
@@ -76,7 +83,10 @@ impl Marks {
         };
         // Left by a crash between writing and renaming; the mark was not answered then.
         let _ = fs::remove_file(beside(&file));
-        Ok(Marks { file: Some(file), drained: Mutex::new(drained) })
+        Ok(Marks {
+            file: Some(file),
+            drained: Mutex::new(drained),
+        })
     }
 
     /// The nodes that are marked.
@@ -90,7 +100,11 @@ impl Marks {
     pub fn set(&self, node: &str, drained: bool) -> Result<(), StoreError> {
         let mut marks = self.drained.lock();
         let mut wanted = marks.clone();
-        let changed = if drained { wanted.insert(node.to_owned()) } else { wanted.remove(node) };
+        let changed = if drained {
+            wanted.insert(node.to_owned())
+        } else {
+            wanted.remove(node)
+        };
         if changed {
             if let Some(file) = &self.file {
                 replace(file, &wanted)?;
@@ -102,7 +116,10 @@ impl Marks {
 }
 
 fn parse(file: &Path, bytes: &[u8]) -> Result<BTreeSet<String>, StoreError> {
-    let damaged = |why: String| StoreError::Damaged { path: file.to_owned(), why };
+    let damaged = |why: String| StoreError::Damaged {
+        path: file.to_owned(),
+        why,
+    };
     // The version first: a newer form may not even have our fields.
     #[derive(Deserialize)]
     struct Head {
@@ -110,16 +127,26 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<BTreeSet<String>, StoreError> {
     }
     let head: Head = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if head.version != VERSION {
-        return Err(StoreError::Newer { path: file.to_owned(), found: head.version });
+        return Err(StoreError::Newer {
+            path: file.to_owned(),
+            found: head.version,
+        });
     }
-    let stored: Stored = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+    let stored: Stored =
+        serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     Ok(stored.drained)
 }
 
 fn replace(file: &Path, drained: &BTreeSet<String>) -> Result<(), StoreError> {
     let temporary = beside(file);
-    let text = serde_json::to_vec_pretty(&Stored { version: VERSION, drained: drained.clone() })
-        .map_err(|error| StoreError::Damaged { path: file.to_owned(), why: error.to_string() })?;
+    let text = serde_json::to_vec_pretty(&Stored {
+        version: VERSION,
+        drained: drained.clone(),
+    })
+    .map_err(|error| StoreError::Damaged {
+        path: file.to_owned(),
+        why: error.to_string(),
+    })?;
     let write = || {
         let mut out = File::create(&temporary)?;
         out.write_all(&text)?;
@@ -129,7 +156,9 @@ fn replace(file: &Path, drained: &BTreeSet<String>) -> Result<(), StoreError> {
     fs::rename(&temporary, file).map_err(io_error("replace", file))?;
     // The rename itself is durable only when the directory is.
     let dir = file.parent().unwrap_or(Path::new("."));
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("make durable", dir))
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io_error("make durable", dir))
 }
 
 fn beside(file: &Path) -> PathBuf {
@@ -138,7 +167,11 @@ fn beside(file: &Path) -> PathBuf {
 
 fn io_error(what: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io { what, path: path.clone(), source }
+    move |source| StoreError::Io {
+        what,
+        path: path.clone(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +187,10 @@ mod tests {
         marks.set("b", true).unwrap();
         marks.set("a", false).unwrap();
         marks.set("never", false).unwrap();
-        assert_eq!(Marks::open(Some(&data)).unwrap().all(), BTreeSet::from(["b".to_owned()]));
+        assert_eq!(
+            Marks::open(Some(&data)).unwrap().all(),
+            BTreeSet::from(["b".to_owned()])
+        );
     }
 
     #[test]
@@ -166,7 +202,12 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_understood_is_left_alone() {
-        for (text, wants) in [("{", "move it away"), ("{\"version\":9}", "version 9"), ("[]", "move it away"), ("{\"version\":1}", "move it away")] {
+        for (text, wants) in [
+            ("{", "move it away"),
+            ("{\"version\":9}", "version 9"),
+            ("[]", "move it away"),
+            ("{\"version\":1}", "move it away"),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join(FILE);
             fs::write(&file, text).unwrap();

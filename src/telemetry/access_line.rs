@@ -92,7 +92,19 @@ fn printable(text: &str) -> Cow<'_, str> {
         end -= 1;
     }
     let cut = if end < text.len() { "…" } else { "" };
-    Cow::Owned(text[..end].chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect::<String>() + cut)
+    Cow::Owned(
+        text[..end]
+            .chars()
+            .flat_map(|c| {
+                if c.is_control() {
+                    c.escape_default().collect::<Vec<_>>()
+                } else {
+                    vec![c]
+                }
+            })
+            .collect::<String>()
+            + cut,
+    )
 }
 
 #[cfg(test)]

@@ -96,7 +96,10 @@ impl Default for Events {
 impl Events {
     /// Nobody listens yet.
     pub fn new() -> Self {
-        Events { sender: broadcast::channel(BACKLOG).0, seq: Arc::default() }
+        Events {
+            sender: broadcast::channel(BACKLOG).0,
+            seq: Arc::default(),
+        }
     }
 
     /// Tells an event. Costs next to nothing while nobody listens.
@@ -146,30 +149,41 @@ impl Told {
 impl Event {
     /// An endpoint is used again, or for the first time.
     pub fn endpoint_up(endpoint: &str) -> Self {
-        Event::EndpointUp { endpoint: endpoint.into() }
+        Event::EndpointUp {
+            endpoint: endpoint.into(),
+        }
     }
 
     /// An endpoint is no longer used.
     pub fn endpoint_down(endpoint: &str, why: &str) -> Self {
-        Event::EndpointDown { endpoint: endpoint.into(), why: why.into() }
+        Event::EndpointDown {
+            endpoint: endpoint.into(),
+            why: why.into(),
+        }
     }
 
     /// An endpoint is not used for a while.
     pub fn endpoint_ejected(endpoint: &str, length: Duration) -> Self {
-        Event::EndpointEjected { endpoint: endpoint.into(), for_seconds: length.as_secs_f64() }
+        Event::EndpointEjected {
+            endpoint: endpoint.into(),
+            for_seconds: length.as_secs_f64(),
+        }
     }
 
     /// An endpoint left.
     pub fn endpoint_gone(endpoint: &str) -> Self {
-        Event::EndpointGone { endpoint: endpoint.into() }
+        Event::EndpointGone {
+            endpoint: endpoint.into(),
+        }
     }
 
     fn node(&self) -> Option<&str> {
         match self {
             Event::NodeDrained { node } | Event::NodeUndrained { node } => Some(node),
-            Event::EndpointUp { endpoint } | Event::EndpointDown { endpoint, .. } | Event::EndpointEjected { endpoint, .. } | Event::EndpointGone { endpoint } => {
-                endpoint.split('/').next()
-            }
+            Event::EndpointUp { endpoint }
+            | Event::EndpointDown { endpoint, .. }
+            | Event::EndpointEjected { endpoint, .. }
+            | Event::EndpointGone { endpoint } => endpoint.split('/').next(),
             _ => None,
         }
     }
@@ -197,6 +211,9 @@ mod tests {
         assert!(told.concerns(Some("tokyo"), None) && told.concerns(None, None));
         assert!(!told.concerns(Some("osaka"), None) && !told.concerns(None, Some("chat")));
         let json = serde_json::to_value(&*told).unwrap();
-        assert_eq!((json["type"].as_str(), json["why"].as_str()), (Some(told.name()), Some("refused")));
+        assert_eq!(
+            (json["type"].as_str(), json["why"].as_str()),
+            (Some(told.name()), Some("refused"))
+        );
     }
 }

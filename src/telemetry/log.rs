@@ -5,13 +5,16 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged when nobody says otherwise. Pingora's own lines about clients that leave are noise: the
 /// access line tells the same, with more.
-const FILTER: &str = "info,pingora=warn,pingora_core=error,pingora_proxy=off,pingora_load_balancing=warn";
+const FILTER: &str =
+    "info,pingora=warn,pingora_core=error,pingora_proxy=off,pingora_load_balancing=warn";
 
 /// Sends log lines to standard output; `TABANE_LOG` says which (`debug`, `info,tabane::access=off`, …).
 ///
 /// A second call changes nothing: the first one's choice stays.
 pub fn init(format: LogFormat) {
-    let filter = EnvFilter::builder().with_env_var("TABANE_LOG").with_default_directive(tracing::Level::INFO.into());
+    let filter = EnvFilter::builder()
+        .with_env_var("TABANE_LOG")
+        .with_default_directive(tracing::Level::INFO.into());
     let filter = match std::env::var("TABANE_LOG") {
         Ok(_) => filter.from_env_lossy(),
         Err(_) => EnvFilter::new(FILTER),
@@ -24,5 +27,9 @@ pub fn init(format: LogFormat) {
     };
     // `try_init` also sends the `log` crate's lines here: Pingora speaks that.
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
-    let _already = if json { lines.json().flatten_event(true).finish().try_init() } else { lines.with_ansi(terminal).finish().try_init() };
+    let _already = if json {
+        lines.json().flatten_event(true).finish().try_init()
+    } else {
+        lines.with_ansi(terminal).finish().try_init()
+    };
 }

@@ -2,8 +2,8 @@
 
 use super::process;
 use parking_lot::Mutex;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::{Duration, SystemTime};
 
 /// All metrics of a gateway.
@@ -95,7 +95,9 @@ pub struct EndpointGauge {
 }
 
 /// An endpoint's states, all of them.
-const STATES: [&str; 7] = ["unproven", "up", "down", "ejected", "trial", "draining", "leaving"];
+const STATES: [&str; 7] = [
+    "unproven", "up", "down", "ejected", "trial", "draining", "leaving",
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ServiceLabels {
@@ -185,21 +187,69 @@ impl Families {
         };
         let f = &families;
         registry.register("requests", "Requests by how they ended", f.requests.clone());
-        registry.register("request_seconds", "From a request's head to its end", f.seconds.clone());
-        registry.register("wait_seconds", "How long requests waited for slots", f.wait.clone());
-        registry.register("request_bytes", "Bytes of request bodies", f.bytes_in.clone());
-        registry.register("response_bytes", "Bytes of answers' bodies", f.bytes_out.clone());
+        registry.register(
+            "request_seconds",
+            "From a request's head to its end",
+            f.seconds.clone(),
+        );
+        registry.register(
+            "wait_seconds",
+            "How long requests waited for slots",
+            f.wait.clone(),
+        );
+        registry.register(
+            "request_bytes",
+            "Bytes of request bodies",
+            f.bytes_in.clone(),
+        );
+        registry.register(
+            "response_bytes",
+            "Bytes of answers' bodies",
+            f.bytes_out.clone(),
+        );
         registry.register("retries", "Attempts after the first", f.retries.clone());
         registry.register("sockets_open", "Open WebSockets", f.sockets.clone());
-        registry.register("upstream_requests", "Attempts at endpoints by how they ended", f.upstream.clone());
-        registry.register("upstream_seconds", "How long endpoints worked on attempts", f.upstream_seconds.clone());
-        registry.register("upstream_first_byte_seconds", "How long until an endpoint's first byte", f.first_byte.clone());
+        registry.register(
+            "upstream_requests",
+            "Attempts at endpoints by how they ended",
+            f.upstream.clone(),
+        );
+        registry.register(
+            "upstream_seconds",
+            "How long endpoints worked on attempts",
+            f.upstream_seconds.clone(),
+        );
+        registry.register(
+            "upstream_first_byte_seconds",
+            "How long until an endpoint's first byte",
+            f.first_byte.clone(),
+        );
         registry.register("probes", "Probes by how they ended", f.probes.clone());
-        registry.register("config_reload_success", "Whether the last reload was taken", f.reload.success.clone());
-        registry.register("config_reload_seconds", "How long the last reload took", f.reload.seconds.clone());
-        registry.register("config_last_success_timestamp_seconds", "When a configuration was last taken", f.reload.last_success.clone());
-        registry.register("config_generation", "Counts configurations taken", f.reload.generation.clone());
-        registry.register("config_reloads", "Reloads by how they ended", f.reload.total.clone());
+        registry.register(
+            "config_reload_success",
+            "Whether the last reload was taken",
+            f.reload.success.clone(),
+        );
+        registry.register(
+            "config_reload_seconds",
+            "How long the last reload took",
+            f.reload.seconds.clone(),
+        );
+        registry.register(
+            "config_last_success_timestamp_seconds",
+            "When a configuration was last taken",
+            f.reload.last_success.clone(),
+        );
+        registry.register(
+            "config_generation",
+            "Counts configurations taken",
+            f.reload.generation.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Reloads by how they ended",
+            f.reload.total.clone(),
+        );
         families
     }
 }
@@ -217,13 +267,20 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tabane");
         let families = Families::register(&mut registry);
-        Metrics { registry, families, services: Mutex::default(), endpoints: Mutex::default() }
+        Metrics {
+            registry,
+            families,
+            services: Mutex::default(),
+            endpoints: Mutex::default(),
+        }
     }
 
     /// The handles of a service; the same ones for the same name.
     pub fn service(&self, name: &str) -> Arc<ServiceMetrics> {
         let made = || {
-            let labels = ServiceLabels { service: name.to_owned() };
+            let labels = ServiceLabels {
+                service: name.to_owned(),
+            };
             let f = &self.families;
             Arc::new(ServiceMetrics {
                 seconds: f.seconds.get_or_create(&labels).clone(),
@@ -237,32 +294,66 @@ impl Metrics {
                 service: name.to_owned(),
             })
         };
-        self.services.lock().entry(name.to_owned()).or_insert_with(made).clone()
+        self.services
+            .lock()
+            .entry(name.to_owned())
+            .or_insert_with(made)
+            .clone()
     }
 
     /// The handles of an endpoint within a service; the same ones for the same names.
     pub fn endpoint(&self, service: &str, endpoint: &str) -> Arc<EndpointMetrics> {
         let made = || {
             let node = endpoint.split('/').next().unwrap_or_default();
-            let labels = EndpointLabels { service: service.to_owned(), node: node.to_owned(), endpoint: endpoint.to_owned() };
+            let labels = EndpointLabels {
+                service: service.to_owned(),
+                node: node.to_owned(),
+                endpoint: endpoint.to_owned(),
+            };
             let count = |outcome| {
-                let EndpointLabels { service, node, endpoint } = labels.clone();
-                self.families.upstream.get_or_create(&UpstreamLabels { service, node, endpoint, outcome }).clone()
+                let EndpointLabels {
+                    service,
+                    node,
+                    endpoint,
+                } = labels.clone();
+                self.families
+                    .upstream
+                    .get_or_create(&UpstreamLabels {
+                        service,
+                        node,
+                        endpoint,
+                        outcome,
+                    })
+                    .clone()
             };
             Arc::new(EndpointMetrics {
                 ok: count("ok"),
                 failed: count("failed"),
                 aborted: count("aborted"),
-                seconds: self.families.upstream_seconds.get_or_create(&labels).clone(),
+                seconds: self
+                    .families
+                    .upstream_seconds
+                    .get_or_create(&labels)
+                    .clone(),
                 first_byte: self.families.first_byte.get_or_create(&labels).clone(),
             })
         };
-        self.endpoints.lock().entry((service.to_owned(), endpoint.to_owned())).or_insert_with(made).clone()
+        self.endpoints
+            .lock()
+            .entry((service.to_owned(), endpoint.to_owned()))
+            .or_insert_with(made)
+            .clone()
     }
 
     /// A probe ended.
     pub fn probe(&self, endpoint: &str, outcome: ProbeOutcome) {
-        self.families.probes.get_or_create(&ProbeLabels { endpoint: endpoint.to_owned(), outcome: outcome.word() }).inc();
+        self.families
+            .probes
+            .get_or_create(&ProbeLabels {
+                endpoint: endpoint.to_owned(),
+                outcome: outcome.word(),
+            })
+            .inc();
     }
 
     /// A configuration serves.
@@ -271,16 +362,25 @@ impl Metrics {
         reload.success.set(1);
         reload.seconds.set(took.as_secs_f64());
         reload.generation.set(generation as i64);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         reload.last_success.set(now.as_secs_f64());
-        reload.total.get_or_create(&ResultLabels { result: "ok" }).inc();
+        reload
+            .total
+            .get_or_create(&ResultLabels { result: "ok" })
+            .inc();
         *reload.hash.lock() = hash.to_owned();
     }
 
     /// A configuration was not taken.
     pub fn reload_failed(&self) {
         self.families.reload.success.set(0);
-        self.families.reload.total.get_or_create(&ResultLabels { result: "failed" }).inc();
+        self.families
+            .reload
+            .total
+            .get_or_create(&ResultLabels { result: "failed" })
+            .inc();
     }
 
     /// Drops the series of an endpoint that is gone.
@@ -291,24 +391,45 @@ impl Metrics {
                 return true;
             }
             let node = endpoint.split('/').next().unwrap_or_default().to_owned();
-            let labels = EndpointLabels { service: service.clone(), node: node.clone(), endpoint: name.clone() };
+            let labels = EndpointLabels {
+                service: service.clone(),
+                node: node.clone(),
+                endpoint: name.clone(),
+            };
             f.upstream_seconds.remove(&labels);
             f.first_byte.remove(&labels);
             for outcome in ["ok", "failed", "aborted"] {
-                f.upstream.remove(&UpstreamLabels { service: service.clone(), node: node.clone(), endpoint: name.clone(), outcome });
+                f.upstream.remove(&UpstreamLabels {
+                    service: service.clone(),
+                    node: node.clone(),
+                    endpoint: name.clone(),
+                    outcome,
+                });
             }
             false
         });
-        for outcome in [ProbeOutcome::Ok, ProbeOutcome::Timeout, ProbeOutcome::Unreachable, ProbeOutcome::Unhealthy] {
-            f.probes.remove(&ProbeLabels { endpoint: endpoint.to_owned(), outcome: outcome.word() });
+        for outcome in [
+            ProbeOutcome::Ok,
+            ProbeOutcome::Timeout,
+            ProbeOutcome::Unreachable,
+            ProbeOutcome::Unhealthy,
+        ] {
+            f.probes.remove(&ProbeLabels {
+                endpoint: endpoint.to_owned(),
+                outcome: outcome.word(),
+            });
         }
     }
 
     /// Drops the series of a service that is gone.
     pub fn forget_service(&self, service: &str) {
-        let Some(gone) = self.services.lock().remove(service) else { return };
+        let Some(gone) = self.services.lock().remove(service) else {
+            return;
+        };
         let f = &self.families;
-        let labels = ServiceLabels { service: service.to_owned() };
+        let labels = ServiceLabels {
+            service: service.to_owned(),
+        };
         f.seconds.remove(&labels);
         f.wait.remove(&labels);
         f.bytes_in.remove(&labels);
@@ -316,16 +437,29 @@ impl Metrics {
         f.retries.remove(&labels);
         f.sockets.remove(&labels);
         for (outcome, code) in gone.outcomes.lock().keys() {
-            f.requests.remove(&OutcomeLabels { service: service.to_owned(), outcome, code });
+            f.requests.remove(&OutcomeLabels {
+                service: service.to_owned(),
+                outcome,
+                code,
+            });
         }
     }
 
     /// Everything as OpenMetrics text. What the rooms know better is asked of them at this moment.
-    pub fn render(&self, endpoints: &[EndpointGauge], waiting: &[(String, usize)], connections: usize, held_bytes: u64) -> String {
+    pub fn render(
+        &self,
+        endpoints: &[EndpointGauge],
+        waiting: &[(String, usize)],
+        connections: usize,
+        held_bytes: u64,
+    ) -> String {
         let mut text = String::with_capacity(16 << 10);
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
-        let end = text.trim_end().strip_suffix("# EOF").map_or(text.len(), str::len);
+        let end = text
+            .trim_end()
+            .strip_suffix("# EOF")
+            .map_or(text.len(), str::len);
         text.truncate(end);
         self.moment(&mut text, endpoints, waiting, connections, held_bytes);
         process::render(&mut text);
@@ -333,37 +467,109 @@ impl Metrics {
         text
     }
 
-    fn moment(&self, text: &mut String, endpoints: &[EndpointGauge], waiting: &[(String, usize)], connections: usize, held_bytes: u64) {
-        let mut gauge = |name: &str, help: &str, series: &mut dyn Iterator<Item = (String, f64)>| {
-            let _ = write!(text, "# HELP tabane_{name} {help}.\n# TYPE tabane_{name} gauge\n");
-            for (labels, value) in series {
-                let _ = writeln!(text, "tabane_{name}{labels} {value}");
-            }
+    fn moment(
+        &self,
+        text: &mut String,
+        endpoints: &[EndpointGauge],
+        waiting: &[(String, usize)],
+        connections: usize,
+        held_bytes: u64,
+    ) {
+        let mut gauge =
+            |name: &str, help: &str, series: &mut dyn Iterator<Item = (String, f64)>| {
+                let _ = write!(
+                    text,
+                    "# HELP tabane_{name} {help}.\n# TYPE tabane_{name} gauge\n"
+                );
+                for (labels, value) in series {
+                    let _ = writeln!(text, "tabane_{name}{labels} {value}");
+                }
+            };
+        let of = |e: &EndpointGauge| {
+            format!(
+                "{{node=\"{}\",endpoint=\"{}\"}}",
+                escaped(&e.node),
+                escaped(&e.endpoint)
+            )
         };
-        let of = |e: &EndpointGauge| format!("{{node=\"{}\",endpoint=\"{}\"}}", escaped(&e.node), escaped(&e.endpoint));
-        gauge("waiting", "Requests that wait", &mut waiting.iter().map(|(service, n)| (format!("{{service=\"{}\"}}", escaped(service)), *n as f64)));
-        gauge("endpoint_slots", "How many requests at once", &mut endpoints.iter().map(|e| (of(e), f64::from(e.slots))));
-        gauge("endpoint_slots_used", "Slots taken", &mut endpoints.iter().map(|e| (of(e), f64::from(e.used))));
-        gauge("endpoint_slots_cooling", "Slots of requests that were broken off", &mut endpoints.iter().map(|e| (of(e), f64::from(e.cooling))));
-        gauge("endpoint_vram_free_mib", "Free GPU memory by the last probe", &mut endpoints.iter().filter_map(|e| Some((of(e), e.vram_free_mib? as f64))));
+        gauge(
+            "waiting",
+            "Requests that wait",
+            &mut waiting
+                .iter()
+                .map(|(service, n)| (format!("{{service=\"{}\"}}", escaped(service)), *n as f64)),
+        );
+        gauge(
+            "endpoint_slots",
+            "How many requests at once",
+            &mut endpoints.iter().map(|e| (of(e), f64::from(e.slots))),
+        );
+        gauge(
+            "endpoint_slots_used",
+            "Slots taken",
+            &mut endpoints.iter().map(|e| (of(e), f64::from(e.used))),
+        );
+        gauge(
+            "endpoint_slots_cooling",
+            "Slots of requests that were broken off",
+            &mut endpoints.iter().map(|e| (of(e), f64::from(e.cooling))),
+        );
+        gauge(
+            "endpoint_vram_free_mib",
+            "Free GPU memory by the last probe",
+            &mut endpoints
+                .iter()
+                .filter_map(|e| Some((of(e), e.vram_free_mib? as f64))),
+        );
         let states = endpoints.iter().flat_map(|e| {
             STATES.iter().map(move |state| {
-                let labels = format!("{{node=\"{}\",endpoint=\"{}\",state=\"{state}\"}}", escaped(&e.node), escaped(&e.endpoint));
+                let labels = format!(
+                    "{{node=\"{}\",endpoint=\"{}\",state=\"{state}\"}}",
+                    escaped(&e.node),
+                    escaped(&e.endpoint)
+                );
                 (labels, f64::from(u8::from(*state == e.state)))
             })
         });
-        gauge("endpoint_state", "1 for the state an endpoint is in", &mut states.into_iter());
-        gauge("connections_open", "Client connections", &mut [(String::new(), connections as f64)].into_iter());
-        gauge("held_bytes", "Bytes of request bodies held", &mut [(String::new(), held_bytes as f64)].into_iter());
+        gauge(
+            "endpoint_state",
+            "1 for the state an endpoint is in",
+            &mut states.into_iter(),
+        );
+        gauge(
+            "connections_open",
+            "Client connections",
+            &mut [(String::new(), connections as f64)].into_iter(),
+        );
+        gauge(
+            "held_bytes",
+            "Bytes of request bodies held",
+            &mut [(String::new(), held_bytes as f64)].into_iter(),
+        );
         let hash = self.families.reload.hash.lock().clone();
-        gauge("config_info", "The hash of the files that serve", &mut [(format!("{{hash=\"{hash}\"}}"), 1.0)].into_iter());
-        gauge("build_info", "The version that runs", &mut [(format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0)].into_iter());
+        gauge(
+            "config_info",
+            "The hash of the files that serve",
+            &mut [(format!("{{hash=\"{hash}\"}}"), 1.0)].into_iter(),
+        );
+        gauge(
+            "build_info",
+            "The version that runs",
+            &mut [(
+                format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")),
+                1.0,
+            )]
+            .into_iter(),
+        );
     }
 }
 
 /// A label's value (OpenMetrics 1.0, ABNF `escaped-char`).
 fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 // === impl ServiceMetrics ===
@@ -372,7 +578,16 @@ impl ServiceMetrics {
     /// A request ended.
     pub fn request(&self, outcome: Outcome, took: Duration, bytes_in: u64, bytes_out: u64) {
         let key = (outcome.word(), outcome.code());
-        let made = || self.families.requests.get_or_create(&OutcomeLabels { service: self.service.clone(), outcome: key.0, code: key.1 }).clone();
+        let made = || {
+            self.families
+                .requests
+                .get_or_create(&OutcomeLabels {
+                    service: self.service.clone(),
+                    outcome: key.0,
+                    code: key.1,
+                })
+                .clone()
+        };
         self.outcomes.lock().entry(key).or_insert_with(made).inc();
         self.seconds.observe(took.as_secs_f64());
         self.bytes_in.inc_by(bytes_in);
@@ -474,7 +689,12 @@ mod tests {
     fn rendered() -> String {
         let metrics = Metrics::new();
         let service = metrics.service("any");
-        service.request(Outcome::Refused("queue_full"), Duration::from_millis(3), 1, 2);
+        service.request(
+            Outcome::Refused("queue_full"),
+            Duration::from_millis(3),
+            1,
+            2,
+        );
         service.wait(Duration::ZERO);
         service.retry();
         let _open = service.socket();
@@ -483,17 +703,33 @@ mod tests {
         endpoint.first_byte(Duration::from_secs(1));
         metrics.probe("a/http", ProbeOutcome::Timeout);
         metrics.reload_succeeded(3, "abc", Duration::from_millis(1));
-        let gauge = EndpointGauge { node: "a\"b".into(), endpoint: "a/http".into(), state: "up", slots: 2, used: 1, cooling: 0, vram_free_mib: Some(5) };
+        let gauge = EndpointGauge {
+            node: "a\"b".into(),
+            endpoint: "a/http".into(),
+            state: "up",
+            slots: 2,
+            used: 1,
+            cooling: 0,
+            vram_free_mib: Some(5),
+        };
         metrics.render(&[gauge], &[("any".into(), 4)], 7, 8)
     }
 
     #[test]
     fn the_names_are_those_that_were_promised() {
         let text = rendered();
-        let mut names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter(|name| !name.starts_with("process_")).collect();
+        let mut names: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .filter(|name| !name.starts_with("process_"))
+            .collect();
         names.sort_unstable();
         let golden = include_str!("metrics.golden.txt");
-        assert_eq!(names.join("\n"), golden.trim_end(), "a metric's name or type changed: say so in CHANGELOG.md and metrics.golden.txt");
+        assert_eq!(
+            names.join("\n"),
+            golden.trim_end(),
+            "a metric's name or type changed: say so in CHANGELOG.md and metrics.golden.txt"
+        );
     }
 
     #[test]
@@ -515,7 +751,9 @@ mod tests {
     #[test]
     fn who_left_leaves_no_series() {
         let metrics = Metrics::new();
-        metrics.service("gone").request(Outcome::Ok, Duration::ZERO, 0, 0);
+        metrics
+            .service("gone")
+            .request(Outcome::Ok, Duration::ZERO, 0, 0);
         metrics.endpoint("gone", "n/x").finished(Duration::ZERO);
         metrics.probe("n/x", ProbeOutcome::Ok);
         metrics.forget_endpoint("n/x");

@@ -9,23 +9,39 @@ const TICKS: f64 = 100.0;
 /// Appends the process's own metrics, before the closing line.
 pub(super) fn render(text: &mut String) {
     let mut gauge = |name: &str, help: &str, value: f64| {
-        let _ = write!(text, "# HELP {name} {help}.\n# TYPE {name} gauge\n{name} {value}\n");
+        let _ = write!(
+            text,
+            "# HELP {name} {help}.\n# TYPE {name} gauge\n{name} {value}\n"
+        );
     };
     if let Some(bytes) = resident() {
         gauge("process_resident_memory_bytes", "Resident memory", bytes);
     }
     if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
-        gauge("process_open_fds", "Open file descriptors", entries.count() as f64);
+        gauge(
+            "process_open_fds",
+            "Open file descriptors",
+            entries.count() as f64,
+        );
     }
     if let Some(seconds) = cpu() {
-        let _ = write!(text, "# HELP process_cpu_seconds User and system time.\n# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {seconds}\n");
+        let _ = write!(
+            text,
+            "# HELP process_cpu_seconds User and system time.\n# TYPE process_cpu_seconds counter\nprocess_cpu_seconds_total {seconds}\n"
+        );
     }
 }
 
 fn resident() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<f64>().ok().map(|kib| kib * 1024.0)
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace()
+        .next()?
+        .parse::<f64>()
+        .ok()
+        .map(|kib| kib * 1024.0)
 }
 
 fn cpu() -> Option<f64> {

@@ -119,9 +119,11 @@ impl Registry {
     /// Adds everything of another registry.
     #[must_use]
     pub fn merge(mut self, other: Registry) -> Self {
-        self.kinds.retain(|entry| other.find_kind(entry.name).is_none());
+        self.kinds
+            .retain(|entry| other.find_kind(entry.name).is_none());
+        self.policies
+            .retain(|entry| other.find_policy(entry.name).is_none());
         self.kinds.extend(other.kinds);
-        self.policies.retain(|entry| other.find_policy(entry.name).is_none());
         self.policies.extend(other.policies);
         self
     }

@@ -1,1 +1,301 @@
+//! The kind `http`: any GPU service that speaks HTTP. Copy this crate to write a kind of your own.
 
+mod config;
+
+pub use config::{Config, Probe, Statuses};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use std::sync::Arc;
+use tabane_api::{Ask, Intent, Kind, Need, NodeClient, ProbeError, Refusal, Service, Vitals};
+
+/// Any service that speaks HTTP: each request is forwarded as it came, and takes one slot.
+pub struct Http {
+    config: Config,
+}
+
+impl Kind for Http {
+    const NAME: &'static str = "http";
+    type Config = Config;
+
+    fn new(config: Config, _prior: Option<Arc<Self>>) -> Result<Self, String> {
+        config.check()?;
+        Ok(Http { config })
+    }
+}
+
+#[async_trait]
+impl Service for Http {
+    fn classify(&self, ask: &Ask<'_>, _body: Option<&Bytes>) -> Result<Intent, Refusal> {
+        let mut need = Need::of_class(&class(ask));
+        need.vram_mib = self.config.vram_mib;
+        need.labels = self
+            .config
+            .labels
+            .iter()
+            .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+            .collect();
+        // Looking whether the service is there, or what it allows, must not hold a GPU.
+        let looks = *ask.method == Method::GET || *ask.method == Method::HEAD;
+        if *ask.method == Method::OPTIONS || (looks && self.config.probe.is_page(ask.path)) {
+            need = need.without_slot();
+        }
+        Ok(Intent::Forward(need))
+    }
+
+    async fn probe(&self, node: &dyn NodeClient) -> Result<Vitals, ProbeError> {
+        let probe = &self.config.probe;
+        let request = Request::builder()
+            .method(probe.method())
+            .uri(&probe.path)
+            .body(Bytes::new())?;
+        judge(probe, &node.send(request).await?)
+    }
+}
+
+/// Requests of the same method and first path segment are taken to be alike.
+///
+/// Shapes: bounded in number and length, since learned times are kept by it.
+fn class(ask: &Ask<'_>) -> String {
+    let segment = ask
+        .path
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let segment = if segment.len() <= 32 && segment.bytes().all(plain) {
+        segment
+    } else {
+        "other"
+    };
+    let method = if ask.method.as_str().len() <= 16 {
+        ask.method.as_str()
+    } else {
+        "other"
+    };
+    format!("{method} /{segment}")
+}
+
+/// Whether the answer to a probe is that of a service that is well.
+fn judge(probe: &Probe, answer: &Response<Bytes>) -> Result<Vitals, ProbeError> {
+    let unhealthy = |why: String| {
+        Err(ProbeError::Unhealthy(format!(
+            "{} {}: {why}",
+            probe.method(),
+            probe.path
+        )))
+    };
+    if !probe.status.contains(answer.status()) {
+        return unhealthy(format!(
+            "expected status {}, got {}",
+            probe.status,
+            answer.status().as_u16()
+        ));
+    }
+    if let Some(wanted) = &probe.body
+        && !contains(answer.body(), wanted.as_bytes())
+    {
+        return unhealthy(format!("the answer does not contain `{wanted}`"));
+    }
+    if probe.busy.is_none() && probe.vram_free_mib.is_none() {
+        return Ok(Vitals::default());
+    }
+    let Ok(json) = serde_json::from_slice::<serde_json::Value>(answer.body()) else {
+        return unhealthy(
+            "the answer is not JSON, and `busy` or `vram_free_mib` points into it".into(),
+        );
+    };
+    let number = |pointer: &Option<String>| {
+        pointer
+            .as_ref()
+            .and_then(|at| json.pointer(at))
+            .and_then(serde_json::Value::as_u64)
+    };
+    Ok(Vitals {
+        busy: number(&probe.busy).and_then(|busy| busy.try_into().ok()),
+        vram_free_mib: number(&probe.vram_free_mib),
+        models: Vec::new(),
+    })
+}
+
+fn contains(body: &[u8], wanted: &[u8]) -> bool {
+    wanted.is_empty() || body.windows(wanted.len()).any(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, StatusCode};
+    use tabane_api::{ANONYMOUS, Caller, NodeError};
+
+    /// A node that answers every probe the same.
+    struct Node(Result<(u16, &'static str), NodeError>);
+
+    #[async_trait]
+    impl NodeClient for Node {
+        fn name(&self) -> &str {
+            "node/http"
+        }
+
+        async fn send(&self, _request: Request<Bytes>) -> Result<Response<Bytes>, NodeError> {
+            let (status, body) = self.0.clone()?;
+            let mut answer = Response::new(Bytes::from_static(body.as_bytes()));
+            *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+            Ok(answer)
+        }
+    }
+
+    fn kind(block: &str) -> Result<Http, String> {
+        let config: Config = serde_json::from_str(block).map_err(|error| error.to_string())?;
+        Http::new(config, None)
+    }
+
+    /// Probes are quick here, so that they can be run to their end without a runtime.
+    fn probe(block: &str, node: Node) -> Result<Vitals, ProbeError> {
+        let kind = kind(block).unwrap();
+        let mut probe = kind.probe(&node);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match probe.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(outcome) => outcome,
+            std::task::Poll::Pending => panic!("the node answers at once"),
+        }
+    }
+
+    fn need(block: &str, method: Method, path: &str) -> Need {
+        let headers = HeaderMap::new();
+        let caller = Caller {
+            tenant: ANONYMOUS.into(),
+            address: [127, 0, 0, 1].into(),
+        };
+        let ask = Ask {
+            method: &method,
+            path,
+            query: None,
+            headers: &headers,
+            caller: &caller,
+        };
+        match kind(block).unwrap().classify(&ask, None) {
+            Ok(Intent::Forward(need)) => need,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn whoever_answers_is_at_home_unless_the_file_says_more() {
+        for status in [200, 301, 401, 404, 405] {
+            assert!(probe("{}", Node(Ok((status, "")))).is_ok(), "{status}");
+        }
+        for status in [500, 503] {
+            assert!(
+                matches!(
+                    probe("{}", Node(Ok((status, "")))),
+                    Err(ProbeError::Unhealthy(_))
+                ),
+                "{status}"
+            );
+        }
+        assert_eq!(
+            probe("{}", Node(Err(NodeError::Timeout))),
+            Err(ProbeError::Timeout)
+        );
+        assert!(matches!(
+            probe("{}", Node(Err(NodeError::Unreachable("refused".into())))),
+            Err(ProbeError::Unreachable(_))
+        ));
+    }
+
+    #[test]
+    fn status_and_body_are_as_expected_or_the_node_is_not_well() {
+        let block =
+            r#"{"probe": {"path": "/health", "status": [200, "204-206"], "body": "ready"}}"#;
+        assert!(probe(block, Node(Ok((200, "I am ready.")))).is_ok());
+        assert!(probe(block, Node(Ok((205, "ready")))).is_ok());
+        let error = probe(block, Node(Ok((201, "ready"))))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "unhealthy: GET /health: expected status 200, 204-206, got 201"
+        );
+        let error = probe(block, Node(Ok((200, "loading"))))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "unhealthy: GET /health: the answer does not contain `ready`"
+        );
+    }
+
+    #[test]
+    fn a_node_that_says_how_busy_it_is_is_believed() {
+        let block =
+            r#"{"probe": {"path": "/health", "busy": "/queue/running", "vram_free_mib": "/vram"}}"#;
+        let vitals = probe(
+            block,
+            Node(Ok((200, r#"{"queue": {"running": 3}, "vram": 2048}"#))),
+        )
+        .unwrap();
+        assert_eq!((vitals.busy, vitals.vram_free_mib), (Some(3), Some(2048)));
+        assert_eq!(
+            probe(block, Node(Ok((200, "{}")))).unwrap(),
+            Vitals::default()
+        );
+        assert!(probe(block, Node(Ok((200, "not json")))).is_err());
+    }
+
+    #[test]
+    fn looking_takes_no_slot_and_working_takes_one() {
+        let block = r#"{"probe": "/health", "vram_mib": 20000, "labels": {"os": "linux"}}"#;
+        assert_eq!(need(block, Method::GET, "/health").slots, 0);
+        assert_eq!(need(block, Method::OPTIONS, "/render").slots, 0);
+        assert_eq!(need(block, Method::POST, "/health").slots, 1);
+        let render = need(block, Method::POST, "/render/7/frame");
+        assert_eq!(
+            (
+                &*render.class,
+                render.slots,
+                render.vram_mib,
+                render.labels.len()
+            ),
+            ("POST /render", 1, 20000, 1)
+        );
+        assert_eq!(
+            need("{}", Method::GET, "/").slots,
+            1,
+            "the default probe's page is the service itself"
+        );
+        assert_eq!(&*need("{}", Method::GET, "/%00%ff/x").class, "GET /other");
+    }
+
+    #[test]
+    fn a_block_that_makes_no_sense_says_why() {
+        for (block, wants) in [
+            (
+                r#"{"probe": "health"}"#,
+                "probe.path: must begin with `/`, got `health`",
+            ),
+            (
+                r#"{"probe": {"path": "/", "status": 99}}"#,
+                "probe.status: 99 is no status",
+            ),
+            (
+                r#"{"probe": {"path": "/", "status": "300-200"}}"#,
+                "probe.status: `300-200` ends before it begins",
+            ),
+            (
+                r#"{"probe": {"path": "/", "status": "fine"}}"#,
+                "a status, as 200, or a range, as 200-299",
+            ),
+            (
+                r#"{"probe": {"path": "/", "busy": "running"}}"#,
+                "probe.busy: a JSON pointer begins with `/`, got `running`",
+            ),
+            (r#"{"probe": {"pth": "/"}}"#, "unknown field `pth`"),
+        ] {
+            let error = kind(block).err().unwrap_or_default();
+            assert!(error.contains(wants), "{block}: {error}");
+        }
+    }
+}

@@ -1,1 +1,8 @@
+//! The list of kinds that ship with tabane. Explicit: what is here is what `main.rs` knows.
 
+use tabane_api::Registry;
+
+/// Every shipped kind.
+pub fn registry() -> Registry {
+    Registry::default().kind::<tabane_http::Http>()
+}

@@ -27,7 +27,13 @@ mod tests {
 
     #[test]
     fn one_is_filled_before_the_next() {
-        let pick = |of: &[(u32, u32, u32)]| First.pick(&Need::of_class("x"), &candidates(of), &mut StdRng::seed_from_u64(1));
+        let pick = |of: &[(u32, u32, u32)]| {
+            First.pick(
+                &Need::of_class("x"),
+                &candidates(of),
+                &mut StdRng::seed_from_u64(1),
+            )
+        };
         assert_eq!(pick(&[(1, 2, 1), (9, 2, 0)]), Some(0));
         assert_eq!(pick(&[(1, 2, 2), (1, 2, 0)]), Some(1));
         assert_eq!(pick(&[(1, 2, 2), (1, 2, 2)]), None);

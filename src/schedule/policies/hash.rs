@@ -54,11 +54,21 @@ impl PolicyKind for Hash {
 
     fn new(config: Config) -> Result<Self, String> {
         if !(config.balance >= 1.0 && config.balance.is_finite()) {
-            return Err(format!("balance: must be at least 1, got {}", config.balance));
+            return Err(format!(
+                "balance: must be at least 1, got {}",
+                config.balance
+            ));
         }
         match &config.key {
-            KeySource::Header(name) if http::HeaderName::try_from(name).is_err() => Err(format!("key.header: `{name}` is no header's name")),
-            KeySource::Header(name) | KeySource::Cookie(name) | KeySource::Query(name) | KeySource::Json(name) if name.is_empty() => {
+            KeySource::Header(name) if http::HeaderName::try_from(name).is_err() => {
+                Err(format!("key.header: `{name}` is no header's name"))
+            }
+            KeySource::Header(name)
+            | KeySource::Cookie(name)
+            | KeySource::Query(name)
+            | KeySource::Json(name)
+                if name.is_empty() =>
+            {
                 Err("key: must name something".into())
             }
             _ => Ok(Hash(config)),
@@ -68,15 +78,22 @@ impl PolicyKind for Hash {
 
 impl Policy for Hash {
     fn pick(&self, need: &Need, among: &[Candidate<'_>], draw: &mut dyn Draw) -> Option<usize> {
-        let Some(key) = need.key else { return least_loaded(need, among, draw) };
+        let Some(key) = need.key else {
+            return least_loaded(need, among, draw);
+        };
         if self.0.strict {
             return best(key, among, |_| true);
         }
         // The mean with this request; one slot more than its share is always allowed, or small pools would thrash.
-        let (used, slots) = among.iter().fold((need.slots, 0), |(used, slots), c| (used + c.used, slots + c.slots));
+        let (used, slots) = among.iter().fold((need.slots, 0), |(used, slots), c| {
+            (used + c.used, slots + c.slots)
+        });
         let mean = f64::from(used) / f64::from(slots.max(1));
-        let fits = |c: &Candidate<'_>| f64::from(c.used + need.slots) <= (self.0.balance * mean * f64::from(c.slots)).ceil();
-        best(key, among, |c| c.has_room(need) && fits(c)).or_else(|| best(key, among, |c| c.has_room(need)))
+        let fits = |c: &Candidate<'_>| {
+            f64::from(c.used + need.slots) <= (self.0.balance * mean * f64::from(c.slots)).ceil()
+        };
+        best(key, among, |c| c.has_room(need) && fits(c))
+            .or_else(|| best(key, among, |c| c.has_room(need)))
     }
 
     fn key(&self, ask: &Ask<'_>, body: Option<&Bytes>) -> Key {
@@ -95,7 +112,11 @@ impl Policy for Hash {
 }
 
 /// The candidate that the key likes best of those that are allowed.
-fn best(key: u64, among: &[Candidate<'_>], allowed: impl Fn(&Candidate<'_>) -> bool) -> Option<usize> {
+fn best(
+    key: u64,
+    among: &[Candidate<'_>],
+    allowed: impl Fn(&Candidate<'_>) -> bool,
+) -> Option<usize> {
     let score = |candidate: &Candidate<'_>| {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&key.to_le_bytes());
@@ -104,14 +125,24 @@ fn best(key: u64, among: &[Candidate<'_>], allowed: impl Fn(&Candidate<'_>) -> b
         let unit = ((hash(&bytes) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
         -f64::from(candidate.weight.max(1)) / unit.ln()
     };
-    let scored = among.iter().enumerate().filter(|(_, candidate)| allowed(candidate)).map(|(i, candidate)| (score(candidate), i));
-    scored.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, i)| i)
+    let scored = among
+        .iter()
+        .enumerate()
+        .filter(|(_, candidate)| allowed(candidate))
+        .map(|(i, candidate)| (score(candidate), i));
+    scored
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, i)| i)
 }
 
 /// A field of a JSON body. A text hashes as its characters, so that a header and a body may carry the same key.
 fn field_of(body: &Bytes, field: &str) -> Option<u64> {
     let json: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let value = if field.starts_with('/') { json.pointer(field)? } else { json.get(field)? };
+    let value = if field.starts_with('/') {
+        json.pointer(field)?
+    } else {
+        json.get(field)?
+    };
     Some(match value.as_str() {
         Some(text) => hash(text.as_bytes()),
         None => hash(value.to_string().as_bytes()),
@@ -128,11 +159,19 @@ mod tests {
     use tabane_api::Caller;
 
     fn policy(key: KeySource, strict: bool) -> Hash {
-        Hash::new(Config { key, strict, balance: 1.25 }).unwrap()
+        Hash::new(Config {
+            key,
+            strict,
+            balance: 1.25,
+        })
+        .unwrap()
     }
 
     fn pick(policy: &Hash, key: u64, among: &[Candidate<'_>]) -> Option<usize> {
-        let need = Need { key: Some(key), ..Need::of_class("x") };
+        let need = Need {
+            key: Some(key),
+            ..Need::of_class("x")
+        };
         policy.pick(&need, among, &mut StdRng::seed_from_u64(1))
     }
 
@@ -143,7 +182,10 @@ mod tests {
         let mut count = [0; 2];
         for key in 0..4000 {
             let first = pick(&policy, hash(&u64::to_le_bytes(key)), &among).unwrap();
-            assert_eq!(pick(&policy, hash(&u64::to_le_bytes(key)), &among), Some(first));
+            assert_eq!(
+                pick(&policy, hash(&u64::to_le_bytes(key)), &among),
+                Some(first)
+            );
             count[first] += 1;
         }
         assert!((900..1100).contains(&count[0]), "{count:?}");
@@ -165,7 +207,10 @@ mod tests {
         let among = candidates(&[(1, 1, 1), (1, 1, 0)]);
         let keys = || (0..64).map(|k: u64| hash(&k.to_le_bytes()));
         let strict = policy(KeySource::Address, true);
-        assert!(keys().any(|key| pick(&strict, key, &among) == Some(0)), "it names the full one, and so waits");
+        assert!(
+            keys().any(|key| pick(&strict, key, &among) == Some(0)),
+            "it names the full one, and so waits"
+        );
         let bounded = policy(KeySource::Address, false);
         assert!(keys().all(|key| pick(&bounded, key, &among) == Some(1)));
     }
@@ -186,24 +231,70 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-session", "s1".parse().unwrap());
         headers.insert("cookie", "sid=s1".parse().unwrap());
-        let caller = Caller { tenant: "t".into(), address: [10, 0, 0, 1].into() };
-        let ask = Ask { method: &Method::POST, path: "/", query: Some("session_hash=s1"), headers: &headers, caller: &caller };
+        let caller = Caller {
+            tenant: "t".into(),
+            address: [10, 0, 0, 1].into(),
+        };
+        let ask = Ask {
+            method: &Method::POST,
+            path: "/",
+            query: Some("session_hash=s1"),
+            headers: &headers,
+            caller: &caller,
+        };
         let wants = Key::Of(hash(b"s1"));
         let body = Bytes::from_static(br#"{"session_hash":"s1","a":{"b":7}}"#);
-        assert_eq!(policy(KeySource::Header("X-Session".into()), false).key(&ask, None), wants);
-        assert_eq!(policy(KeySource::Cookie("sid".into()), false).key(&ask, None), wants);
-        assert_eq!(policy(KeySource::Query("session_hash".into()), false).key(&ask, None), wants);
-        assert_eq!(policy(KeySource::Json("session_hash".into()), false).key(&ask, None), Key::NeedBody);
-        assert_eq!(policy(KeySource::Json("session_hash".into()), false).key(&ask, Some(&body)), wants);
-        assert_eq!(policy(KeySource::Json("/a/b".into()), false).key(&ask, Some(&body)), Key::Of(hash(b"7")));
-        assert_eq!(policy(KeySource::Json("none".into()), false).key(&ask, Some(&body)), Key::None);
-        assert_eq!(policy(KeySource::Json("x".into()), false).key(&ask, Some(&Bytes::from_static(b"no json"))), Key::None);
+        assert_eq!(
+            policy(KeySource::Header("X-Session".into()), false).key(&ask, None),
+            wants
+        );
+        assert_eq!(
+            policy(KeySource::Cookie("sid".into()), false).key(&ask, None),
+            wants
+        );
+        assert_eq!(
+            policy(KeySource::Query("session_hash".into()), false).key(&ask, None),
+            wants
+        );
+        assert_eq!(
+            policy(KeySource::Json("session_hash".into()), false).key(&ask, None),
+            Key::NeedBody
+        );
+        assert_eq!(
+            policy(KeySource::Json("session_hash".into()), false).key(&ask, Some(&body)),
+            wants
+        );
+        assert_eq!(
+            policy(KeySource::Json("/a/b".into()), false).key(&ask, Some(&body)),
+            Key::Of(hash(b"7"))
+        );
+        assert_eq!(
+            policy(KeySource::Json("none".into()), false).key(&ask, Some(&body)),
+            Key::None
+        );
+        assert_eq!(
+            policy(KeySource::Json("x".into()), false)
+                .key(&ask, Some(&Bytes::from_static(b"no json"))),
+            Key::None
+        );
     }
 
     #[test]
     fn a_block_that_makes_no_sense_is_refused() {
-        for (key, balance) in [(KeySource::Header("a b".into()), 1.25), (KeySource::Query(String::new()), 1.25), (KeySource::Address, 0.5), (KeySource::Address, f64::NAN)] {
-            assert!(Hash::new(Config { key, strict: false, balance }).is_err());
+        for (key, balance) in [
+            (KeySource::Header("a b".into()), 1.25),
+            (KeySource::Query(String::new()), 1.25),
+            (KeySource::Address, 0.5),
+            (KeySource::Address, f64::NAN),
+        ] {
+            assert!(
+                Hash::new(Config {
+                    key,
+                    strict: false,
+                    balance
+                })
+                .is_err()
+            );
         }
     }
 }

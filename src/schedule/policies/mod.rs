@@ -22,7 +22,8 @@ pub fn register(registry: Registry) -> Registry {
 pub(super) mod testing {
     use tabane_api::{Candidate, EndpointId, NodeFacts, hash};
 
-    pub(crate) static NOBODY: std::sync::LazyLock<NodeFacts> = std::sync::LazyLock::new(NodeFacts::default);
+    pub(crate) static NOBODY: std::sync::LazyLock<NodeFacts> =
+        std::sync::LazyLock::new(NodeFacts::default);
 
     /// Candidates named `a`, `b`, …, each (weight, slots, used).
     pub(crate) fn candidates(of: &[(u32, u32, u32)]) -> Vec<Candidate<'static>> {

@@ -15,7 +15,9 @@ impl PolicyKind for RoundRobin {
     type Config = NoConfig;
 
     fn new(_config: NoConfig) -> Result<Self, String> {
-        Ok(RoundRobin { credit: Mutex::default() })
+        Ok(RoundRobin {
+            credit: Mutex::default(),
+        })
     }
 }
 
@@ -29,14 +31,22 @@ impl Policy for RoundRobin {
     }
 }
 
-fn turn(credit: &mut HashMap<EndpointId, i64>, need: &Need, among: &[Candidate<'_>]) -> Option<usize> {
+fn turn(
+    credit: &mut HashMap<EndpointId, i64>,
+    need: &Need,
+    among: &[Candidate<'_>],
+) -> Option<usize> {
     // Who left the pool leaves the table.
     if credit.len() > 2 * among.len() + 16 {
         credit.retain(|id, _| among.iter().any(|candidate| candidate.id == *id));
     }
     let mut total = 0;
     let mut best: Option<(i64, usize)> = None;
-    for (i, candidate) in among.iter().enumerate().filter(|(_, candidate)| candidate.has_room(need)) {
+    for (i, candidate) in among
+        .iter()
+        .enumerate()
+        .filter(|(_, candidate)| candidate.has_room(need))
+    {
         let weight = i64::from(candidate.weight);
         total += weight;
         let has = credit.entry(candidate.id).or_default();
@@ -61,14 +71,23 @@ mod tests {
     fn turns(policy: &RoundRobin, of: &[(u32, u32, u32)], n: usize) -> String {
         let among = candidates(of);
         let mut draw = StdRng::seed_from_u64(1);
-        (0..n).filter_map(|_| policy.pick(&Need::of_class("x"), &among, &mut draw)).map(|i| among[i].name).collect()
+        (0..n)
+            .filter_map(|_| policy.pick(&Need::of_class("x"), &among, &mut draw))
+            .map(|i| among[i].name)
+            .collect()
     }
 
     #[test]
     fn turns_are_smooth_by_weight() {
         let policy = RoundRobin::new(NoConfig {}).unwrap();
-        assert_eq!(turns(&policy, &[(5, 9, 0), (1, 9, 0), (1, 9, 0)], 7), "aabacaa");
-        assert_eq!(turns(&RoundRobin::new(NoConfig {}).unwrap(), &[(1, 9, 0); 3], 6), "abcabc");
+        assert_eq!(
+            turns(&policy, &[(5, 9, 0), (1, 9, 0), (1, 9, 0)], 7),
+            "aabacaa"
+        );
+        assert_eq!(
+            turns(&RoundRobin::new(NoConfig {}).unwrap(), &[(1, 9, 0); 3], 6),
+            "abcabc"
+        );
     }
 
     #[test]
@@ -84,7 +103,10 @@ mod tests {
         let among = candidates(&[(1, 9, 0), (1, 9, 0)]);
         let mut draw = StdRng::seed_from_u64(1);
         for _ in 0..3 {
-            assert_eq!(policy.preview(&Need::of_class("x"), &among, &mut draw), Some(0));
+            assert_eq!(
+                policy.preview(&Need::of_class("x"), &among, &mut draw),
+                Some(0)
+            );
         }
         assert_eq!(turns(&policy, &[(1, 9, 0), (1, 9, 0)], 2), "ab");
     }
