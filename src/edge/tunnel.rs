@@ -147,6 +147,8 @@ async fn answer_body(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSessio
 async fn pump(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSession) -> Result<()> {
     session.set_read_timeout(None);
     node.read_timeout = None;
+    // From here on what is written is the socket's, and is sent at once.
+    node.maybe_upgrade_body_writer();
     let idle = ctx
         .journey
         .as_ref()

@@ -1,1 +1,4 @@
+//! Scenes: the real gateway as a library, with simulated nodes behind it.
 
+mod forward;
+mod scene;

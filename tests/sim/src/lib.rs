@@ -1,1 +1,15 @@
+//! Simulated GPU nodes: HTTP servers with knobs, for tests, benches and `make run`.
+//!
+//! A node does "work" that takes time and slots, and can be made to fail in the ways that real ones do: hang,
+//! freeze, drop connections, answer only 503, trickle, work on after its client left. Knobs are set at start
+//! and at run time, from a test ([`Node::set`]) or over HTTP (`PUT /sim`). Times are milliseconds.
 
+mod answer;
+mod knobs;
+mod node;
+mod seen;
+
+pub use answer::pattern;
+pub use knobs::{Drop, Knobs, Overload};
+pub use node::Node;
+pub use seen::Seen;

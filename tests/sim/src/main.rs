@@ -1,0 +1,73 @@
+//! Simulated GPU nodes on the command line.
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use tabane_sim::{Knobs, Node};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Simulated GPU nodes: HTTP servers with knobs. `PUT /sim` changes knobs while they run.
+#[derive(Parser)]
+#[command(name = "tabane-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Start one node
+    Node(NodeArgs),
+    /// Start the four unequal nodes of `make run`, on 127.0.0.1:18101 to 18104
+    Farm {
+        /// The first of the four ports
+        #[arg(long, default_value_t = 18101)]
+        port: u16,
+    },
+}
+
+#[derive(Args)]
+struct NodeArgs {
+    /// Where it listens
+    #[arg(long, default_value = "127.0.0.1:18101")]
+    listen: SocketAddr,
+    /// Knobs as a JSON object: `{"name":"a","slots":2,"work_ms":300}`
+    #[arg(long, default_value = "{}")]
+    knobs: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let nodes = match Cli::parse().what {
+        What::Node(args) => {
+            let knobs = Knobs::default().overlay(args.knobs.as_bytes()).map_err(anyhow::Error::msg)?;
+            vec![start(args.listen, knobs).await?]
+        }
+        What::Farm { port } => {
+            let mut nodes = Vec::new();
+            for (i, (name, gpu, vram_gib, slots, work_ms)) in FARM.into_iter().enumerate() {
+                let knobs = Knobs { name: name.into(), gpu: gpu.into(), vram_mib: vram_gib * 1024, slots, work_ms, model_load_ms: 2000, ..Knobs::default() };
+                nodes.push(start(SocketAddr::from(([127, 0, 0, 1], port + i as u16)), knobs).await?);
+            }
+            nodes
+        }
+    };
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    drop(nodes);
+    Ok(())
+}
+
+/// Name, card, GiB, slots, milliseconds a request.
+const FARM: [(&str, &str, u64, u32, u64); 4] =
+    [("tokyo-4090", "RTX 4090", 24, 4, 150), ("osaka-3090", "RTX 3090", 24, 2, 300), ("kyoto-4070", "RTX 4070", 12, 2, 400), ("nara-3060", "RTX 3060", 12, 1, 900)];
+
+async fn start(listen: SocketAddr, knobs: Knobs) -> Result<Node> {
+    let (name, slots, work_ms) = (knobs.name.clone(), knobs.slots, knobs.work_ms);
+    let node = Node::start_at(listen, knobs).await.with_context(|| format!("cannot listen on {listen}; another program has it, or another farm runs"))?;
+    println!("simulated node {name} on {} ({slots} slots, {work_ms} ms a request)", node.url());
+    Ok(node)
+}
