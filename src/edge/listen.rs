@@ -4,12 +4,15 @@
 use super::proxy::Edge;
 use crate::dispatch::ListenerKey;
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::apps::ServerApp;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::{GetSocketDigest, SocketDigest};
 use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+/// How long a client may take to say its first bytes.
+const FIRST_BYTES: Duration = Duration::from_secs(60);
+/// How long a connection of HTTP/2 may be without requests.
+const H2_IDLE: Duration = Duration::from_secs(120);
 
 /// Which listener of the file stands behind which bound address.
 #[derive(Default)]
@@ -215,14 +224,70 @@ async fn serve(
 ) {
     // Small answers (a token of a stream) must not wait for more.
     let _ = stream.set_nodelay(true);
+    let Ok(Some(speaks_h2)) = timeout(FIRST_BYTES, speaks_h2(&stream)).await else {
+        return;
+    };
     let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
     let _ = digest.peer_addr.set(Some(PeerAddress::Inet(from)));
     // The listener's own address, not the interface's: it names the listener, and saves a system call.
     let _ = digest.local_addr.set(Some(PeerAddress::Inet(bound)));
     let mut stream = L4Stream::from(stream);
     stream.set_socket_digest(digest);
+    let app = Arc::new(Spoken::new(app, speaks_h2));
     let mut next: Option<pingora::protocols::Stream> = Some(Box::new(stream));
     while let Some(stream) = next {
         next = app.process_new(stream, &closing).await;
+    }
+}
+
+/// Whether a client opens with HTTP/2's preface; `None` when it leaves before it said anything.
+///
+/// Pingora would wait for the preface's 24 bytes, and a whole request of HTTP/1.0 can be shorter than that.
+async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
+    // No method of HTTP/1 begins like this (RFC 9113, 3.4).
+    const PREFACE: &[u8] = b"PRI ";
+    let mut begun = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut begun).await {
+            Ok(0) | Err(_) => return None,
+            Ok(n) if begun[..n] != PREFACE[..n] => return Some(false),
+            Ok(n) if n == PREFACE.len() => return Some(true),
+            // The rest of four bytes is on its way; peeking does not wait for more than there is.
+            Ok(_) => sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+/// The proxy, for a client whose version of HTTP is known.
+struct Spoken {
+    app: Arc<HttpProxy<Edge>>,
+    options: HttpServerOptions,
+}
+
+impl Spoken {
+    fn new(app: Arc<HttpProxy<Edge>>, h2: bool) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = h2;
+        options.h2_idle_timeout = Some(H2_IDLE);
+        Spoken { app, options }
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Spoken {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.app.process_new_http(session, shutdown).await
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+
+    async fn http_cleanup(&self) {
+        self.app.http_cleanup().await;
     }
 }

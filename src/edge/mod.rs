@@ -19,13 +19,11 @@ pub use probe::look_after;
 
 use crate::dispatch::Dispatch;
 use hold::Budget;
-use pingora::apps::HttpServerOptions;
 use pingora::connectors::TransportConnector;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use proxy::Edge;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The proxy of a gateway: its listeners, and what they hold together.
 pub struct Front {
@@ -55,10 +53,6 @@ impl Front {
             connector: TransportConnector::new(None),
         };
         let mut proxy = HttpProxy::new(edge, conf);
-        let mut options = HttpServerOptions::default();
-        options.h2c = true;
-        options.h2_idle_timeout = Some(Duration::from_secs(120));
-        proxy.server_options = Some(options);
         proxy.handle_init_modules();
         Front {
             listeners: Listeners::new(Arc::new(proxy), bound, connections),

@@ -7,24 +7,54 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use std::time::Duration;
 use tabane_sim::{Drop, pattern};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_reaches_a_node_and_its_answer_comes_back() {
     let nodes = nodes(2).await;
-    let scene = Scene::start(&any(&[(&nodes[0], 1), (&nodes[1], 1)], "policy: round_robin")).await;
-    let request = Request::post(scene.url("/render/1?frame=7")).header("x-custom", "kept").header(header::HOST, "studio.example");
-    let reply = scene.send(request.body(Full::new("scene".into())).unwrap()).await;
+    let scene = Scene::start(&any(
+        &[(&nodes[0], 1), (&nodes[1], 1)],
+        "policy: round_robin",
+    ))
+    .await;
+    let request = Request::post(scene.url("/render/1?frame=7"))
+        .header("x-custom", "kept")
+        .header(header::HOST, "studio.example");
+    let reply = scene
+        .send(request.body(Full::new("scene".into())).unwrap())
+        .await;
     assert_eq!(reply.status, StatusCode::OK);
     let told = reply.json();
-    assert_eq!((told["method"].as_str(), told["path"].as_str(), told["query"].as_str()), (Some("POST"), Some("/render/1"), Some("frame=7")));
-    assert_eq!((told["headers"]["x-custom"].as_str(), told["headers"]["host"].as_str()), (Some("kept"), Some("studio.example")));
-    assert_eq!(told["headers"]["x-request-id"].as_str(), Some(reply.header("x-request-id")), "the node and the client know the same id");
-    assert!(reply.header("tabane-node").ends_with("/http") && reply.header("tabane-wait-ms").parse::<u64>().is_ok());
+    assert_eq!(
+        (
+            told["method"].as_str(),
+            told["path"].as_str(),
+            told["query"].as_str()
+        ),
+        (Some("POST"), Some("/render/1"), Some("frame=7"))
+    );
+    assert_eq!(
+        (
+            told["headers"]["x-custom"].as_str(),
+            told["headers"]["host"].as_str()
+        ),
+        (Some("kept"), Some("studio.example"))
+    );
+    assert_eq!(
+        told["headers"]["x-request-id"].as_str(),
+        Some(reply.header("x-request-id")),
+        "the node and the client know the same id"
+    );
+    assert!(
+        reply.header("tabane-node").ends_with("/http")
+            && reply.header("tabane-wait-ms").parse::<u64>().is_ok()
+    );
     let first = scene.get("/").await.node();
     let second = scene.get("/").await.node();
     assert_ne!(first, second, "turns are taken");
@@ -34,14 +64,45 @@ async fn a_request_reaches_a_node_and_its_answer_comes_back() {
 async fn bodies_of_any_size_go_through_untouched_over_both_versions() {
     let nodes = nodes(1).await;
     let scene = Scene::start(&any(&[(&nodes[0], 9)], "")).await;
-    let h2 = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
-    for size in [0, 1, 1000, 65_535, 65_536, 65_537, 300_000, 1 << 20, (1 << 20) + 1, 5_000_000] {
+    let h2 = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Full<Bytes>>();
+    for size in [
+        0,
+        1,
+        1000,
+        65_535,
+        65_536,
+        65_537,
+        300_000,
+        1 << 20,
+        (1 << 20) + 1,
+        5_000_000,
+    ] {
         let body = pattern(size);
         let echoed = scene.post("/echo", body.clone()).await;
-        assert_eq!((echoed.status, echoed.body == body), (StatusCode::OK, true), "{size} bytes over HTTP/1.1");
-        let request = Request::post(scene.url("/echo")).body(Full::new(body.clone())).unwrap();
-        let echoed = h2.request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
-        assert!(echoed == body, "{size} bytes over HTTP/2, {} came back", echoed.len());
+        assert_eq!(
+            (echoed.status, echoed.body == body),
+            (StatusCode::OK, true),
+            "{size} bytes over HTTP/1.1"
+        );
+        let request = Request::post(scene.url("/echo"))
+            .body(Full::new(body.clone()))
+            .unwrap();
+        let echoed = h2
+            .request(request)
+            .await
+            .unwrap()
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes();
+        assert!(
+            echoed == body,
+            "{size} bytes over HTTP/2, {} came back",
+            echoed.len()
+        );
         let down = scene.get(&format!("/bytes/{size}")).await;
         assert!(down.body == body, "{size} bytes down");
     }
@@ -90,12 +151,21 @@ async fn a_socket_talks_both_ways_and_takes_no_slot() {
     let scene = Scene::start(&any(&[(&nodes[0], 1)], "")).await;
     let mut sockets = Vec::new();
     for i in 0..20 {
-        let (mut socket, response) = connect_async(format!("ws://{}/ws", scene.address())).await.unwrap();
+        let (mut socket, response) = connect_async(format!("ws://{}/ws", scene.address()))
+            .await
+            .unwrap();
         assert_eq!(response.status(), 101);
-        assert!(socket.next().await.unwrap().unwrap().is_text(), "the greeting of socket {i}");
+        assert!(
+            socket.next().await.unwrap().unwrap().is_text(),
+            "the greeting of socket {i}"
+        );
         sockets.push(socket);
     }
-    assert_eq!(scene.get("/").await.status, StatusCode::OK, "twenty sockets hold no slot");
+    assert_eq!(
+        scene.get("/").await.status,
+        StatusCode::OK,
+        "twenty sockets hold no slot"
+    );
     for (i, socket) in sockets.iter_mut().enumerate() {
         let message = Message::binary(pattern(i * 10_000));
         socket.send(message.clone()).await.unwrap();
@@ -105,15 +175,22 @@ async fn a_socket_talks_both_ways_and_takes_no_slot() {
         socket.close(None).await.unwrap();
     }
     nodes[0].until(|seen| seen.sockets == 0).await;
-    eventually("no lease is left", || scene.gateway.dispatch().at_work() == 0).await;
+    eventually("no lease is left", || {
+        scene.gateway.dispatch().at_work() == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_the_node_refuses_is_refused_with_the_nodes_answer() {
     let nodes = nodes(1).await;
     let scene = Scene::start(&any(&[(&nodes[0], 1)], "")).await;
-    let error = connect_async(format!("ws://{}/status/403", scene.address())).await.unwrap_err();
-    let tokio_tungstenite::tungstenite::Error::Http(response) = error else { panic!("{error}") };
+    let error = connect_async(format!("ws://{}/status/403", scene.address()))
+        .await
+        .unwrap_err();
+    let tokio_tungstenite::tungstenite::Error::Http(response) = error else {
+        panic!("{error}")
+    };
     assert_eq!(response.status(), 403);
     assert_eq!(response.body().as_deref(), Some(&b"as asked"[..]));
 }
@@ -123,7 +200,9 @@ async fn an_answer_that_breaks_off_is_seen_to_break_off() {
     let nodes = nodes(1).await;
     nodes[0].set(|knobs| knobs.drop = Drop::MidBody);
     let scene = Scene::start(&any(&[(&nodes[0], 1)], "")).await;
-    let request = Request::get(scene.url("/bytes/100000")).body(Full::default()).unwrap();
+    let request = Request::get(scene.url("/bytes/100000"))
+        .body(Full::default())
+        .unwrap();
     let error = scene.try_send(request).await.unwrap_err();
     assert!(error.contains("body"), "{error}");
 }
@@ -134,15 +213,30 @@ async fn what_is_no_request_is_refused() {
     let scene = Scene::start(&any(&[(&nodes[0], 1)], "")).await;
     for (sent, wants) in [
         ("GET / HTTP/1.1\r\n\r\n", "400"),
+        // Shorter than HTTP/2's preface: nothing may wait for more.
+        ("GET / HTTP/1.0\r\n\r\n", "200"),
         ("GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"),
-        ("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "400"),
-        ("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200"),
+        (
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+            "400",
+        ),
+        (
+            "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "200",
+        ),
     ] {
         let mut stream = TcpStream::connect(scene.address()).await.unwrap();
         stream.write_all(sent.as_bytes()).await.unwrap();
         let mut answer = vec![0; 4096];
-        let n = stream.read(&mut answer).await.unwrap();
-        let line = String::from_utf8_lossy(&answer[..n]).lines().next().unwrap_or_default().to_owned();
+        let n = timeout(Duration::from_secs(20), stream.read(&mut answer))
+            .await
+            .expect(sent)
+            .unwrap();
+        let line = String::from_utf8_lossy(&answer[..n])
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         assert!(line.contains(wants), "{sent:?}: {line}");
     }
 }
@@ -156,6 +250,9 @@ async fn pipelined_requests_are_answered_in_order() {
     stream.write_all(sent.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
-    let at = |path: &str| text.find(&format!("\"path\":\"{path}\"")).unwrap_or_else(|| panic!("{path} in {text}"));
+    let at = |path: &str| {
+        text.find(&format!("\"path\":\"{path}\""))
+            .unwrap_or_else(|| panic!("{path} in {text}"))
+    };
     assert!(at("/1") < at("/2") && at("/2") < at("/3"));
 }

@@ -41,7 +41,8 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     /// The simulated node that answered.
@@ -50,7 +51,9 @@ impl Reply {
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 }
 
@@ -70,10 +73,17 @@ impl Scene {
         let file = dir.path().join("tabane.yaml");
         std::fs::write(&file, on_free_ports(yaml)).unwrap();
         let source = Source::File(file.clone());
-        let loaded = app.load(&source).unwrap_or_else(|problems| panic!("{}", shown(&problems)));
+        let loaded = app
+            .load(&source)
+            .unwrap_or_else(|problems| panic!("{}", shown(&problems)));
         let gateway = app.start(source, loaded).await.unwrap();
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Scene { gateway, client, file, dir }
+        Scene {
+            gateway,
+            client,
+            file,
+            dir,
+        }
     }
 
     /// Puts another text in place of the file, by renaming over it, and reloads.
@@ -99,60 +109,111 @@ impl Scene {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
-        self.send(Request::get(self.url(path)).body(Full::default()).unwrap()).await
+        self.send(Request::get(self.url(path)).body(Full::default()).unwrap())
+            .await
     }
 
     pub(crate) async fn post(&self, path: &str, body: impl Into<Bytes>) -> Reply {
-        self.send(Request::post(self.url(path)).body(Full::new(body.into())).unwrap()).await
+        self.send(
+            Request::post(self.url(path))
+                .body(Full::new(body.into()))
+                .unwrap(),
+        )
+        .await
     }
 
     pub(crate) async fn admin(&self, method: Method, path: &str) -> Reply {
         let url = format!("http://{}{path}", self.gateway.admin().unwrap());
-        self.send(Request::builder().method(method).uri(url).body(Full::default()).unwrap()).await
+        self.send(
+            Request::builder()
+                .method(method)
+                .uri(url)
+                .body(Full::default())
+                .unwrap(),
+        )
+        .await
     }
 
     /// One number of `/metrics`: the sum over the series whose line begins like this.
     pub(crate) async fn metric(&self, beginning: &str) -> f64 {
         let text = self.admin(Method::GET, "/metrics").await.body;
-        let lines = std::str::from_utf8(&text).unwrap().lines().filter(|line| line.starts_with(beginning));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        let lines = std::str::from_utf8(&text)
+            .unwrap()
+            .lines()
+            .filter(|line| line.starts_with(beginning));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Reply {
-        self.try_send(request).await.unwrap_or_else(|error| panic!("{error}"))
+        self.try_send(request)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Sends a request and reads the answer; an error says how it failed.
     pub(crate) async fn try_send(&self, request: Request<Full<Bytes>>) -> Result<Reply, String> {
         let what = format!("{} {}", request.method(), request.uri());
         let answer = timeout(LONG, async {
-            let (head, body) = self.client.request(request).await.map_err(|error| format!("{error:?}"))?.into_parts();
-            let body = body.collect().await.map_err(|error| format!("body: {error:?}"))?.to_bytes();
-            Ok(Reply { status: head.status, headers: head.headers, body })
+            let (head, body) = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| format!("{error:?}"))?
+                .into_parts();
+            let body = body
+                .collect()
+                .await
+                .map_err(|error| format!("body: {error:?}"))?
+                .to_bytes();
+            Ok(Reply {
+                status: head.status,
+                headers: head.headers,
+                body,
+            })
         });
-        answer.await.unwrap_or_else(|_| Err("no answer for a minute".into())).map_err(|error: String| format!("{what}: {error}"))
+        answer
+            .await
+            .unwrap_or_else(|_| Err("no answer for a minute".into()))
+            .map_err(|error: String| format!("{what}: {error}"))
     }
 
     /// Sends a request and gives the answer's body as it comes.
     pub(crate) async fn stream(&self, path: &str) -> Incoming {
         let request = Request::get(self.url(path)).body(Full::default()).unwrap();
-        timeout(LONG, self.client.request(request)).await.unwrap().unwrap().into_body()
+        timeout(LONG, self.client.request(request))
+            .await
+            .unwrap()
+            .unwrap()
+            .into_body()
     }
 
     /// The state of an endpoint, in a word; `gone` when nobody knows it.
     pub(crate) fn state(&self, endpoint: &str) -> &'static str {
         let nodes = self.gateway.dispatch().nodes();
         let mut endpoints = nodes.iter().flat_map(|node| &node.endpoints);
-        endpoints.find(|e| e.name == endpoint).map_or("gone", |e| e.state)
+        endpoints
+            .find(|e| e.name == endpoint)
+            .map_or("gone", |e| e.state)
     }
 
     pub(crate) async fn until_state(&self, endpoint: &str, state: &str) {
-        eventually(&format!("{endpoint} is {state}"), || self.state(endpoint) == state).await;
+        eventually(&format!("{endpoint} is {state}"), || {
+            self.state(endpoint) == state
+        })
+        .await;
     }
 
     pub(crate) async fn until_up(&self) {
         let dispatch = self.gateway.dispatch();
-        let all_up = || dispatch.nodes().iter().flat_map(|node| &node.endpoints).all(|endpoint| endpoint.state == "up");
+        let all_up = || {
+            dispatch
+                .nodes()
+                .iter()
+                .flat_map(|node| &node.endpoints)
+                .all(|endpoint| endpoint.state == "up")
+        };
         eventually("every endpoint is up", all_up).await;
     }
 }
@@ -164,8 +225,14 @@ pub(crate) fn app() -> App {
 
 /// Simulated nodes of one slot each, named a, b, ….
 pub(crate) async fn nodes(n: usize) -> Vec<Node> {
-    let started = ('a'..).take(n).map(|name| Node::start(Knobs::named(&name.to_string(), 1)));
-    join_all(started).await.into_iter().map(Result::unwrap).collect()
+    let started = ('a'..)
+        .take(n)
+        .map(|name| Node::start(Knobs::named(&name.to_string(), 1)));
+    join_all(started)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect()
 }
 
 /// A service `any` on these nodes, each `(node, slots)`, probed every 50 ms; `more` is appended to the service.
@@ -173,11 +240,19 @@ pub(crate) fn any(nodes: &[(&Node, u32)], more: &str) -> String {
     let mut yaml = String::from("nodes:\n");
     for (i, (node, slots)) in nodes.iter().enumerate() {
         let name = char::from(b'a' + i as u8);
-        let _ = writeln!(yaml, "  {name}: {{url: \"{}\", slots: {slots}}}", node.url());
+        let _ = writeln!(
+            yaml,
+            "  {name}: {{url: \"{}\", slots: {slots}}}",
+            node.url()
+        );
     }
     yaml.push_str("services:\n  any:\n    kind: {http: {probe: /health}}\n");
-    yaml.push_str("    health: {interval: 50ms, interval_down: 50ms, timeout: 300ms, rise: 1, fall: 2}\n");
-    let names: Vec<String> = (0..nodes.len()).map(|i| char::from(b'a' + i as u8).to_string()).collect();
+    yaml.push_str(
+        "    health: {interval: 50ms, interval_down: 50ms, timeout: 300ms, rise: 1, fall: 2}\n",
+    );
+    let names: Vec<String> = (0..nodes.len())
+        .map(|i| char::from(b'a' + i as u8).to_string())
+        .collect();
     let _ = writeln!(yaml, "    pool: [{}]\n    routes: [/]", names.join(", "));
     for line in more.lines() {
         let _ = writeln!(yaml, "    {line}");
@@ -206,9 +281,15 @@ pub(crate) async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
             look.tick().await;
         }
     });
-    waited.await.unwrap_or_else(|_| panic!("it never came to be that {what}"));
+    waited
+        .await
+        .unwrap_or_else(|_| panic!("it never came to be that {what}"));
 }
 
 pub(crate) fn shown(problems: &[Problem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

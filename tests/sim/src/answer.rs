@@ -27,7 +27,10 @@ pub fn pattern(n: usize) -> Bytes {
 }
 
 /// Answers one request. An error drops its connection.
-pub(crate) async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+pub(crate) async fn answer(
+    inner: Arc<Inner>,
+    request: Request<Incoming>,
+) -> io::Result<Response<Body>> {
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
         (_, "/sim") => control(&inner, request).await,
@@ -47,14 +50,22 @@ pub(crate) async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> io:
 
 async fn control(inner: &Inner, request: Request<Incoming>) -> io::Result<Response<Body>> {
     if *request.method() != Method::GET {
-        let changes = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+        let changes = request
+            .into_body()
+            .collect()
+            .await
+            .map_err(io::Error::other)?
+            .to_bytes();
         let knobs = inner.knobs();
         match knobs.overlay(&changes) {
             Ok(knobs) => inner.set(knobs),
             Err(why) => return Ok(text(StatusCode::BAD_REQUEST, &why)),
         }
     }
-    Ok(json_answer(StatusCode::OK, &json!({"knobs": inner.knobs(), "seen": inner.seen()})))
+    Ok(json_answer(
+        StatusCode::OK,
+        &json!({"knobs": inner.knobs(), "seen": inner.seen()}),
+    ))
 }
 
 async fn health(inner: &Inner) -> io::Result<Response<Body>> {
@@ -63,7 +74,10 @@ async fn health(inner: &Inner) -> io::Result<Response<Body>> {
     if knobs.hang_health {
         std::future::pending::<()>().await;
     }
-    let status = knobs.health_status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::OK);
+    let status = knobs
+        .health_status
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .unwrap_or(StatusCode::OK);
     let body = json!({"ok": status.is_success(), "name": knobs.name, "busy": inner.at_work(), "vram_free_mib": knobs.vram_mib});
     Ok(json_answer(status, &body))
 }
@@ -81,7 +95,10 @@ impl AtWork {
             seen.at_work_peak = seen.at_work_peak.max(seen.at_work);
             seen.over_slots += u64::from(seen.at_work > slots);
         });
-        AtWork { inner: inner.clone(), finished: false }
+        AtWork {
+            inner: inner.clone(),
+            finished: false,
+        }
     }
 }
 
@@ -89,19 +106,30 @@ impl std::ops::Drop for AtWork {
     fn drop(&mut self) {
         self.inner.note(|seen| {
             seen.at_work -= 1;
-            if self.finished { seen.finished += 1 } else { seen.client_gone += 1 }
+            if self.finished {
+                seen.finished += 1
+            } else {
+                seen.client_gone += 1
+            }
         });
     }
 }
 
-async fn work(inner: Arc<Inner>, request: Request<Incoming>, path: &str) -> io::Result<Response<Body>> {
+async fn work(
+    inner: Arc<Inner>,
+    request: Request<Incoming>,
+    path: &str,
+) -> io::Result<Response<Body>> {
     let knobs = inner.knobs();
     if path == "/ws" {
         return Ok(socket(inner, request));
     }
     let full = inner.at_work() >= knobs.slots;
     if full && knobs.overload == Overload::Refuse {
-        return Ok(text(StatusCode::SERVICE_UNAVAILABLE, "all slots are at work"));
+        return Ok(text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "all slots are at work",
+        ));
     }
     let mut at_work = AtWork::begin(&inner, knobs.slots);
     if path == "/echo" {
@@ -114,7 +142,11 @@ async fn work(inner: Arc<Inner>, request: Request<Incoming>, path: &str) -> io::
     if knobs.hang {
         std::future::pending::<()>().await;
     }
-    let asked_ms = if path == "/slow" { value(query.as_deref(), "ms") } else { None };
+    let asked_ms = if path == "/slow" {
+        value(query.as_deref(), "ms")
+    } else {
+        None
+    };
     let loads = inner.load_model(text_value(query.as_deref(), "model"));
     let began = Instant::now();
     let time = knobs.work(body.len(), asked_ms, loads);
@@ -135,19 +167,49 @@ async fn work(inner: Arc<Inner>, request: Request<Incoming>, path: &str) -> io::
     }
     sleep(Duration::from_millis(knobs.slow_head_ms)).await;
     let failing = knobs.fail_after.is_some_and(|n| inner.requests() > n);
-    if let Some(status) = knobs.status.or(failing.then_some(500)).and_then(|status| StatusCode::from_u16(status).ok()) {
+    if let Some(status) = knobs
+        .status
+        .or(failing.then_some(500))
+        .and_then(|status| StatusCode::from_u16(status).ok())
+    {
         return Ok(text(status, "failing as the knobs say"));
     }
     let (content_type, content) = match path.split('/').nth(1) {
         Some("status") => {
-            let status = path.rsplit('/').next().and_then(|status| status.parse().ok()).and_then(|status| StatusCode::from_u16(status).ok());
+            let status = path
+                .rsplit('/')
+                .next()
+                .and_then(|status| status.parse().ok())
+                .and_then(|status| StatusCode::from_u16(status).ok());
             return Ok(text(status.unwrap_or(StatusCode::BAD_REQUEST), "as asked"));
         }
-        Some("bytes") => ("application/octet-stream", pattern(path.rsplit('/').next().and_then(|n| n.parse().ok()).unwrap_or(0))),
-        Some("sse") => return Ok(sse(&knobs.name, value(query.as_deref(), "events").unwrap_or(5), value(query.as_deref(), "every_ms").unwrap_or(100))),
+        Some("bytes") => (
+            "application/octet-stream",
+            pattern(
+                path.rsplit('/')
+                    .next()
+                    .and_then(|n| n.parse().ok())
+                    .unwrap_or(0),
+            ),
+        ),
+        Some("sse") => {
+            return Ok(sse(
+                &knobs.name,
+                value(query.as_deref(), "events").unwrap_or(5),
+                value(query.as_deref(), "every_ms").unwrap_or(100),
+            ));
+        }
         _ => {
-            let headers: serde_json::Map<_, _> =
-                head.headers.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())).collect();
+            let headers: serde_json::Map<_, _> = head
+                .headers
+                .iter()
+                .map(|(name, value)| {
+                    (
+                        name.to_string(),
+                        String::from_utf8_lossy(value.as_bytes()).into(),
+                    )
+                })
+                .collect();
             let about = json!({
                 "node": knobs.name,
                 "method": head.method.as_str(),
@@ -172,7 +234,9 @@ fn echo(at_work: AtWork, request: Request<Incoming>) -> Response<Body> {
         let (mut body, mut at_work) = state?;
         match body.next().await {
             Some(Ok(bytes)) => {
-                at_work.inner.note(|seen| seen.bytes_in += bytes.len() as u64);
+                at_work
+                    .inner
+                    .note(|seen| seen.bytes_in += bytes.len() as u64);
                 Some((Ok(Frame::data(bytes)), Some((body, at_work))))
             }
             Some(Err(error)) => Some((Err(io::Error::other(error)), None)),
@@ -184,7 +248,9 @@ fn echo(at_work: AtWork, request: Request<Incoming>) -> Response<Body> {
     });
     let mut response = Response::new(StreamBody::new(back).boxed_unsync());
     if let Some(content_type) = content_type {
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, content_type);
     }
     response
 }
@@ -192,12 +258,21 @@ fn echo(at_work: AtWork, request: Request<Incoming>) -> Response<Body> {
 /// A body in pieces, or whole; broken off in the middle where the knobs say so.
 fn pieces(knobs: &Knobs, content_type: &'static str, content: Bytes) -> Response<Body> {
     let breaks = knobs.drop == Drop::MidBody;
-    let size = if breaks { content.len().div_ceil(2).max(1) } else { knobs.trickle_bytes };
+    let size = if breaks {
+        content.len().div_ceil(2).max(1)
+    } else {
+        knobs.trickle_bytes
+    };
     let body = if size == 0 {
-        Full::new(content.clone()).map_err(|never| match never {}).boxed_unsync()
+        Full::new(content.clone())
+            .map_err(|never| match never {})
+            .boxed_unsync()
     } else {
         let every = Duration::from_millis(knobs.trickle_ms);
-        let parts: Vec<Bytes> = (0..content.len()).step_by(size).map(|at| content.slice(at..content.len().min(at + size))).collect();
+        let parts: Vec<Bytes> = (0..content.len())
+            .step_by(size)
+            .map(|at| content.slice(at..content.len().min(at + size)))
+            .collect();
         let sent = stream::iter(parts.into_iter().enumerate()).then(move |(i, part)| async move {
             if i > 0 {
                 sleep(every).await;
@@ -210,37 +285,53 @@ fn pieces(knobs: &Knobs, content_type: &'static str, content: Bytes) -> Response
         StreamBody::new(sent).boxed_unsync()
     };
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    response.headers_mut().insert(header::CONTENT_LENGTH, content.len().into());
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, content.len().into());
     response
 }
 
 fn sse(name: &str, events: u64, every_ms: u64) -> Response<Body> {
     let name = name.to_owned();
-    let sent: std::pin::Pin<Box<dyn Stream<Item = io::Result<Frame<Bytes>>> + Send>> = Box::pin(stream::iter(0..events).then(move |i| {
-        let text = format!("id: {i}\ndata: {}\n\n", json!({"i": i, "node": name}));
-        async move {
-            if i > 0 {
-                sleep(Duration::from_millis(every_ms)).await;
+    let sent: std::pin::Pin<Box<dyn Stream<Item = io::Result<Frame<Bytes>>> + Send>> =
+        Box::pin(stream::iter(0..events).then(move |i| {
+            let text = format!("id: {i}\ndata: {}\n\n", json!({"i": i, "node": name}));
+            async move {
+                if i > 0 {
+                    sleep(Duration::from_millis(every_ms)).await;
+                }
+                Ok(Frame::data(Bytes::from(text)))
             }
-            Ok(Frame::data(Bytes::from(text)))
-        }
-    }));
+        }));
     let mut response = Response::new(StreamBody::new(sent).boxed_unsync());
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/event-stream"),
+    );
     response
 }
 
 /// A WebSocket that greets, echoes, and pushes where `push_ms` says so.
 fn socket(inner: Arc<Inner>, mut request: Request<Incoming>) -> Response<Body> {
-    let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes())) else {
+    let Some(key) = request
+        .headers()
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(|key| derive_accept_key(key.as_bytes()))
+    else {
         return text(StatusCode::BAD_REQUEST, "a WebSocket handshake is wanted");
     };
     let push_ms = value(request.uri().query(), "push_ms");
     tokio::spawn(async move {
-        let Ok(upgraded) = hyper::upgrade::on(&mut request).await else { return };
+        let Ok(upgraded) = hyper::upgrade::on(&mut request).await else {
+            return;
+        };
         inner.note(|seen| seen.sockets += 1);
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+        let socket =
+            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         let _ = tokio::select! {
             talked = talk(socket, inner.knobs().name, push_ms) => talked,
             () = inner.killed() => Ok(()),
@@ -250,8 +341,14 @@ fn socket(inner: Arc<Inner>, mut request: Request<Incoming>) -> Response<Body> {
     let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = response.headers_mut();
     headers.clear();
-    headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    headers.insert(
+        header::CONNECTION,
+        header::HeaderValue::from_static("Upgrade"),
+    );
+    headers.insert(
+        header::UPGRADE,
+        header::HeaderValue::from_static("websocket"),
+    );
     if let Ok(key) = key.parse() {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
     }
@@ -263,7 +360,9 @@ async fn talk<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     name: String,
     push_ms: Option<u64>,
 ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-    socket.send(Message::text(json!({"node": name}).to_string())).await?;
+    socket
+        .send(Message::text(json!({"node": name}).to_string()))
+        .await?;
     let mut pushed = 0u64;
     loop {
         let push = async {
@@ -288,20 +387,33 @@ async fn talk<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
 }
 
 fn text(status: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())).map_err(|never| match never {}).boxed_unsync());
+    let mut response = Response::new(
+        Full::new(Bytes::copy_from_slice(text.as_bytes()))
+            .map_err(|never| match never {})
+            .boxed_unsync(),
+    );
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/plain"),
+    );
     response
 }
 
 fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     let mut response = text(status, &(value.to_string() + "\n"));
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
     response
 }
 
 fn text_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    query?.split('&').filter_map(|pair| pair.split_once('=')).find_map(|(key, value)| (key == name).then_some(value))
+    query?
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
 }
 
 fn value(query: Option<&str>, name: &str) -> Option<u64> {

@@ -103,7 +103,11 @@ impl Default for Knobs {
 impl Knobs {
     /// A node of this name with so many slots, otherwise at its best.
     pub fn named(name: &str, slots: u32) -> Self {
-        Knobs { name: name.into(), slots, ..Knobs::default() }
+        Knobs {
+            name: name.into(),
+            slots,
+            ..Knobs::default()
+        }
     }
 
     /// The same, taking so long for each request.
@@ -117,16 +121,25 @@ impl Knobs {
     /// Errors: no object, an unknown knob, a value of the wrong type; nothing changes then.
     pub fn overlay(&self, changes: &[u8]) -> Result<Knobs, String> {
         let changes: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_slice(changes).map_err(|error| format!("a JSON object of knobs is wanted: {error}"))?;
-        let serde_json::Value::Object(mut all) = serde_json::to_value(self).map_err(|error| error.to_string())? else {
+            serde_json::from_slice(changes)
+                .map_err(|error| format!("a JSON object of knobs is wanted: {error}"))?;
+        let serde_json::Value::Object(mut all) =
+            serde_json::to_value(self).map_err(|error| error.to_string())?
+        else {
             return Err("the knobs are not an object".into());
         };
         all.extend(changes);
         serde_json::from_value(all.into()).map_err(|error| error.to_string())
     }
 
-    pub(crate) fn work(&self, body_bytes: usize, asked_ms: Option<u64>, loads_model: bool) -> Duration {
-        let work = asked_ms.unwrap_or(self.work_ms) as f64 + self.work_ms_per_kib * body_bytes as f64 / 1024.0;
+    pub(crate) fn work(
+        &self,
+        body_bytes: usize,
+        asked_ms: Option<u64>,
+        loads_model: bool,
+    ) -> Duration {
+        let work = asked_ms.unwrap_or(self.work_ms) as f64
+            + self.work_ms_per_kib * body_bytes as f64 / 1024.0;
         let load = if loads_model { self.model_load_ms } else { 0 };
         let ms = work / self.speed.max(0.001) + load as f64;
         Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()

@@ -40,14 +40,25 @@ struct NodeArgs {
 async fn main() -> Result<()> {
     let nodes = match Cli::parse().what {
         What::Node(args) => {
-            let knobs = Knobs::default().overlay(args.knobs.as_bytes()).map_err(anyhow::Error::msg)?;
+            let knobs = Knobs::default()
+                .overlay(args.knobs.as_bytes())
+                .map_err(anyhow::Error::msg)?;
             vec![start(args.listen, knobs).await?]
         }
         What::Farm { port } => {
             let mut nodes = Vec::new();
             for (i, (name, gpu, vram_gib, slots, work_ms)) in FARM.into_iter().enumerate() {
-                let knobs = Knobs { name: name.into(), gpu: gpu.into(), vram_mib: vram_gib * 1024, slots, work_ms, model_load_ms: 2000, ..Knobs::default() };
-                nodes.push(start(SocketAddr::from(([127, 0, 0, 1], port + i as u16)), knobs).await?);
+                let knobs = Knobs {
+                    name: name.into(),
+                    gpu: gpu.into(),
+                    vram_mib: vram_gib * 1024,
+                    slots,
+                    work_ms,
+                    model_load_ms: 2000,
+                    ..Knobs::default()
+                };
+                nodes
+                    .push(start(SocketAddr::from(([127, 0, 0, 1], port + i as u16)), knobs).await?);
             }
             nodes
         }
@@ -62,12 +73,21 @@ async fn main() -> Result<()> {
 }
 
 /// Name, card, GiB, slots, milliseconds a request.
-const FARM: [(&str, &str, u64, u32, u64); 4] =
-    [("tokyo-4090", "RTX 4090", 24, 4, 150), ("osaka-3090", "RTX 3090", 24, 2, 300), ("kyoto-4070", "RTX 4070", 12, 2, 400), ("nara-3060", "RTX 3060", 12, 1, 900)];
+const FARM: [(&str, &str, u64, u32, u64); 4] = [
+    ("tokyo-4090", "RTX 4090", 24, 4, 150),
+    ("osaka-3090", "RTX 3090", 24, 2, 300),
+    ("kyoto-4070", "RTX 4070", 12, 2, 400),
+    ("nara-3060", "RTX 3060", 12, 1, 900),
+];
 
 async fn start(listen: SocketAddr, knobs: Knobs) -> Result<Node> {
     let (name, slots, work_ms) = (knobs.name.clone(), knobs.slots, knobs.work_ms);
-    let node = Node::start_at(listen, knobs).await.with_context(|| format!("cannot listen on {listen}; another program has it, or another farm runs"))?;
-    println!("simulated node {name} on {} ({slots} slots, {work_ms} ms a request)", node.url());
+    let node = Node::start_at(listen, knobs).await.with_context(|| {
+        format!("cannot listen on {listen}; another program has it, or another farm runs")
+    })?;
+    println!(
+        "simulated node {name} on {} ({slots} slots, {work_ms} ms a request)",
+        node.url()
+    );
     Ok(node)
 }

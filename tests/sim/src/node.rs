@@ -55,7 +55,11 @@ impl Node {
             killed: watch::channel(false).0,
         });
         let accepting = tokio::spawn(accept(listener, inner.clone()));
-        Ok(Node { address, inner, accepting })
+        Ok(Node {
+            address,
+            inner,
+            accepting,
+        })
     }
 
     /// Where it listens.
@@ -84,7 +88,10 @@ impl Node {
     pub async fn until(&self, so: impl FnMut(&Seen) -> bool) -> Seen {
         let mut seen = self.inner.seen.subscribe();
         // The sender lives as long as `self`.
-        seen.wait_for(so).await.map(|seen| seen.clone()).unwrap_or_default()
+        seen.wait_for(so)
+            .await
+            .map(|seen| seen.clone())
+            .unwrap_or_default()
     }
 
     /// Kills it, and waits until its port is free.
