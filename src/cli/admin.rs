@@ -97,8 +97,8 @@ pub(super) fn explain(app: &App, args: &ExplainArgs) -> ExitCode {
             query(&args.path)
         ))?)?;
         println!(
-            "{:<28} {:>6} {:>5} {:>8}  {}",
-            "endpoint", "weight", "used", "load", "verdict"
+            "{:<28} {:>6} {:>5} {:>8}  verdict",
+            "endpoint", "weight", "used", "load"
         );
         for candidate in told["candidates"].as_array().into_iter().flatten() {
             let name = candidate["endpoint"].as_str().unwrap_or_default();
@@ -129,8 +129,8 @@ pub(super) fn explain(app: &App, args: &ExplainArgs) -> ExitCode {
 
 fn list(nodes: &Value) {
     println!(
-        "{:<28} {:<10} {:>9} {:>7}  {}",
-        "endpoint", "state", "at work", "vram", "last error"
+        "{:<28} {:<10} {:>9} {:>7}  last error",
+        "endpoint", "state", "at work", "vram"
     );
     for node in nodes.as_array().into_iter().flatten() {
         for endpoint in node["endpoints"].as_array().into_iter().flatten() {

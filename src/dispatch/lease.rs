@@ -1,8 +1,10 @@
-use super::Shared;
 use super::upstream::Upstream;
 use super::world::LiveService;
+use super::{Shared, now};
 use crate::fleet::End;
+use crate::telemetry::EndpointMetrics;
 use std::sync::Arc;
+use std::time::Instant;
 use tabane_api::Need;
 use tokio::sync::watch;
 
@@ -15,6 +17,8 @@ pub struct Lease {
     service: Arc<LiveService>,
     need: Need,
     revocation: Revocation,
+    counts: Arc<EndpointMetrics>,
+    granted: Instant,
     began: bool,
     end: Option<End>,
 }
@@ -28,6 +32,7 @@ impl Lease {
         service: Arc<LiveService>,
         need: Need,
     ) -> Self {
+        let counts = service.counts(&upstream);
         let count = upstream.revocation();
         let at_grant = *count.borrow();
         Lease {
@@ -36,6 +41,8 @@ impl Lease {
             service,
             need,
             revocation: Revocation { count, at_grant },
+            counts,
+            granted: now(),
             began: false,
             end: None,
         }
@@ -55,6 +62,7 @@ impl Lease {
     pub fn answered(&mut self) {
         if !self.began {
             self.began = true;
+            self.counts.first_byte(now() - self.granted);
             self.shared.answered(self.upstream.id);
         }
     }
@@ -81,6 +89,12 @@ impl Drop for Lease {
             .end
             .take()
             .unwrap_or(End::Aborted { began: self.began });
+        match end {
+            End::Done => self.counts.finished(now() - self.granted),
+            End::Failed(_) => self.counts.failed(),
+            End::Aborted { .. } => self.counts.aborted(),
+            End::Unused => {}
+        }
         let aborted = matches!(end, End::Aborted { .. });
         self.shared.ended(
             self.upstream.id,

@@ -1,13 +1,15 @@
 use super::pools::Pools;
 use super::route::Router;
+use super::upstream::Upstream;
 use crate::access::Access;
 use crate::config::plan::{ListenerPlan, Plan, RouteOptions, ServicePlan};
 use crate::schedule::PoolId;
-use crate::telemetry::{Metrics, ServiceMetrics};
+use crate::telemetry::{EndpointMetrics, Metrics, ServiceMetrics};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tabane_api::{Policy, Refusal, Service};
+use tabane_api::{EndpointId, Policy, Refusal, Service};
 
 /// The immutable picture of routes, services, kinds and policies that one request sees.
 ///
@@ -48,6 +50,9 @@ pub struct LiveService {
     pub pool: PoolId,
     /// What is counted of it.
     pub metrics: Arc<ServiceMetrics>,
+    /// What is counted of its endpoints, looked up by number: no name is put together for each request.
+    endpoints: Mutex<HashMap<EndpointId, Arc<EndpointMetrics>>>,
+    all: Arc<Metrics>,
 }
 
 // === impl World ===
@@ -61,7 +66,7 @@ impl World {
         plan: Plan,
         prior: Option<&World>,
         pools: &mut Pools,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
     ) -> Result<World, Vec<String>> {
         let plan = Arc::new(plan);
         let mut problems = Vec::new();
@@ -86,6 +91,8 @@ impl World {
                     policy,
                     pool: pools.id(&plan.pools[service.pool].name),
                     metrics: metrics.service(&service.name),
+                    endpoints: Mutex::default(),
+                    all: metrics.clone(),
                 })),
                 (kind, policy) => {
                     let why = [kind.err(), policy.err()].into_iter().flatten();
@@ -138,6 +145,20 @@ impl World {
         self.services
             .iter()
             .find(|service| &*service.plan.name == name)
+    }
+}
+
+// === impl LiveService ===
+
+impl LiveService {
+    /// What is counted of one of its endpoints.
+    pub(super) fn counts(&self, upstream: &Upstream) -> Arc<EndpointMetrics> {
+        let made = || self.all.endpoint(&self.plan.name, &upstream.name);
+        self.endpoints
+            .lock()
+            .entry(upstream.id)
+            .or_insert_with(made)
+            .clone()
     }
 }
 

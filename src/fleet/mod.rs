@@ -32,6 +32,8 @@ pub struct Fleet {
     next: u32,
     /// Nodes an operator drained, whether or not the plan has them.
     marked: BTreeSet<Arc<str>>,
+    /// What [`Fleet::next_due`] says, kept: it is asked after every event, and few events change it.
+    due: Option<Instant>,
 }
 
 /// What happened.
@@ -138,6 +140,27 @@ impl Fleet {
 
     /// Lets something happen.
     pub fn apply(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        // An answer that was whole, or has begun, sets no clock; and those are nearly all events there are.
+        let keeps_due = matches!(
+            event,
+            Event::Answered { .. }
+                | Event::Ended {
+                    end: End::Done | End::Unused,
+                    ..
+                }
+        );
+        let actions = self.happen(event, now);
+        if !keeps_due
+            || actions
+                .iter()
+                .any(|action| matches!(action, Action::Gone(_)))
+        {
+            self.due = self.find_due();
+        }
+        actions
+    }
+
+    fn happen(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Plan(specs) => self.plan(specs, now),
             Event::Drain { node, on } => self.drain(node, on),
@@ -213,6 +236,10 @@ impl Fleet {
 
     /// When a [`Event::Tick`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn find_due(&self) -> Option<Instant> {
         let due = |endpoint: &Endpoint| {
             let cooling = endpoint.cooling.iter().map(|cooling| cooling.until).min();
             [cooling, endpoint.health.due(), endpoint.leaving]

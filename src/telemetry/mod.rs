@@ -9,4 +9,4 @@ mod process;
 pub use access_line::AccessLine;
 pub use events::{Event, Events, Told};
 pub use log::init as init_log;
-pub use metrics::{EndpointGauge, Metrics, Outcome, ProbeOutcome, ServiceMetrics};
+pub use metrics::{EndpointGauge, EndpointMetrics, Metrics, Outcome, ProbeOutcome, ServiceMetrics};

@@ -1,4 +1,11 @@
 //! Scenes: the real gateway as a library, with simulated nodes behind it.
 
+// In a test, what cannot be unwrapped is a failure.
+#![allow(clippy::unwrap_used)]
+
 mod forward;
+mod health;
+mod operator;
+mod reload;
 mod scene;
+mod slots;

@@ -1,7 +1,7 @@
 //! Files in folders: the examples that people copy, and files with their expected problems beside them.
 
 use super::fakes::{no_env, registry, repository};
-use crate::config::{load, schema};
+use crate::config::load;
 use std::fs;
 use std::path::PathBuf;
 
@@ -79,19 +79,5 @@ fn expect(file: &std::path::Path, shown: String) {
         expected,
         "{}: UPDATE_EXPECT=1 cargo test writes what is said now",
         file.display()
-    );
-}
-
-#[test]
-fn the_schema_file_is_what_the_code_says() {
-    let path = repository("conf/tabane.schema.json");
-    let now = serde_json::to_string_pretty(&schema(&registry())).unwrap() + "\n";
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        fs::write(&path, &now).unwrap();
-    }
-    let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        kept == now,
-        "conf/tabane.schema.json is old: UPDATE_EXPECT=1 cargo test -p tabane config writes it"
     );
 }

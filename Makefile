@@ -1,0 +1,27 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-real lint bench doc
+
+help: ## Print what there is to make
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+setup: ## Install what is missing (cmake); quiet when nothing is
+	@sh tests/setup.sh
+
+run: setup ## Start the gateway in front of four simulated GPU nodes; Ctrl-C ends everything
+	@sh tests/run.sh
+
+test: setup lint ## All tests, lints and doctests
+	cargo test --workspace
+
+test-real: setup ## Try the gateway with other people's clients (curl, nginx, Python); says what it skips
+	@sh tests/real.sh
+
+lint: setup ## Formatting and clippy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: setup ## Time a scheduling decision
+	cargo bench --bench decision
+
+doc: setup ## The documentation of all crates, in target/doc
+	cargo doc --workspace --no-deps
