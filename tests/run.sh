@@ -25,11 +25,14 @@ farm=$!
 gateway=$!
 
 tries=0
-until "$bin/tabane" healthcheck -c conf/examples/simulated.yaml >/dev/null 2>&1; do
+up() {
+    "$bin/tabane" nodes -c conf/examples/simulated.yaml 2>/dev/null | grep -c ' up ' || true
+}
+until [ "$(up)" = 4 ]; do
     kill -0 "$farm" 2>/dev/null || { echo "the simulated nodes did not start; see above" >&2; exit 1; }
     kill -0 "$gateway" 2>/dev/null || { echo "the gateway did not start; see above" >&2; exit 1; }
     tries=$((tries + 1))
-    [ "$tries" -lt 150 ] || { echo "the gateway did not become ready within 30 s" >&2; exit 1; }
+    [ "$tries" -lt 150 ] || { echo "the four nodes were not all up within 30 s" >&2; exit 1; }
     sleep 0.2
 done
 

@@ -1,7 +1,7 @@
 use super::run;
 use crate::app::{App, Source};
 use clap::Args;
-use std::fmt::Write;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// A gateway from the command line alone.
@@ -34,41 +34,38 @@ pub(super) fn quick(app: &App, args: &QuickArgs) -> ExitCode {
     run::run(app, Source::Text(yaml))
 }
 
+/// The file to keep. Written by a YAML library, so that whatever was typed is quoted as it must be.
 fn yaml(args: &QuickArgs) -> String {
-    let mut yaml = format!(
-        "listen: [{}]\nadmin: {}\n",
-        quoted(&args.listen),
-        quoted(&args.admin)
-    );
+    let admin = if args.admin == "off" {
+        Value::from(false)
+    } else {
+        json!({"address": args.admin})
+    };
+    let pool: Vec<Value> = args
+        .to
+        .iter()
+        .map(|url| json!({"url": url_of(url), "slots": args.slots}))
+        .collect();
+    let mut file = json!({
+        "listen": [args.listen],
+        "admin": admin,
+        "services": {"any": {"kind": args.kind, "pool": pool, "routes": ["/"]}},
+    });
     if !is_loopback(&args.listen) {
-        yaml.push_str("access: {anonymous: allow}   # everybody who reaches the address; see `tenants` for keys\n");
+        // Everybody who reaches the address: the command line names no keys.
+        file["access"] = json!({"anonymous": "allow"});
     }
-    let _ = write!(
-        yaml,
-        "services:\n  any:\n    kind: {}\n    pool:\n",
-        quoted(&args.kind)
-    );
-    for url in &args.to {
-        // `gpu1:8188` is what people type.
-        let url = if url.contains("://") {
-            url.clone()
-        } else {
-            format!("http://{url}")
-        };
-        let _ = writeln!(
-            yaml,
-            "      - {{url: {}, slots: {}}}",
-            quoted(&url),
-            args.slots
-        );
-    }
-    yaml.push_str("    routes: [/]\n");
-    yaml
+    serde_yaml::to_string(&file).unwrap_or_default()
 }
 
-/// A string as YAML takes it whatever it holds: JSON's form.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// `gpu1:8188` is what people type.
+fn url_of(typed: &str) -> String {
+    let url = if typed.contains("://") {
+        typed.to_owned()
+    } else {
+        format!("http://{typed}")
+    };
+    url.trim_end_matches('/').to_owned()
 }
 
 fn shown(listen: &str) -> String {
@@ -98,13 +95,17 @@ mod tests {
             kind: "http".into(),
         };
         let text = yaml(&args);
-        assert!(
-            text.contains(r#"{url: "http://gpu2:8188", slots: 2}"#),
+        let file: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+        let pool = &file["services"]["any"]["pool"];
+        assert_eq!(pool[1]["url"].as_str(), Some("http://gpu2:8188"), "{text}");
+        assert_eq!(
+            (pool[0]["slots"].as_u64(), file["admin"].as_bool()),
+            (Some(2), Some(false)),
             "{text}"
         );
-        assert!(text.contains("anonymous: allow"), "{text}");
-        assert!(
-            serde_yaml::from_str::<serde_yaml::Value>(&text).is_ok(),
+        assert_eq!(
+            file["access"]["anonymous"].as_str(),
+            Some("allow"),
             "{text}"
         );
     }
