@@ -33,6 +33,9 @@ pub(super) async fn begin(
     session: &mut Session,
     ctx: &mut Ctx,
 ) -> Result<Box<HttpPeer>> {
+    // The wrapper of the attempt before watches that attempt's lease: while we wait for another, the client's
+    // own session is asked whether the client is there.
+    hold::unwrap(session, &ctx.slot);
     if ctx.lease.is_none() {
         match admit::lease(edge, session, ctx).await {
             Ok(()) => {}
@@ -66,7 +69,6 @@ pub(super) async fn begin(
         &journey.service.plan.timeouts,
     )?;
     let revocation = lease.revocation();
-    hold::unwrap(session, &ctx.slot);
     hold::wrap(session, &ctx.body, Some(revocation), &ctx.slot);
     Ok(Box::new(peer))
 }

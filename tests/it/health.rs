@@ -160,11 +160,21 @@ async fn a_frozen_node_is_out_within_stall_after_and_its_requests_go_elsewhere()
     let sender = scene.clone();
     let working = tokio::spawn(async move { sender.get("/").await });
     nodes[0].until(|seen| seen.at_work == 1).await;
+    // The other is full meanwhile, so that the request has to wait for it.
+    nodes[1].set(|knobs| knobs.work_ms = 1500);
+    let sender = scene.clone();
+    let first = tokio::spawn(async move { sender.get("/").await });
+    nodes[1].until(|seen| seen.at_work == 1).await;
     nodes[0].set(|knobs| knobs.frozen = true);
     scene.until_state("a/http", "down").await;
+    eventually("it waits for the other", || {
+        scene.gateway.dispatch().queue().len() == 1
+    })
+    .await;
     // Its connection is open and dead; the request is taken from it and runs on the other.
     let reply = working.await.unwrap();
     assert_eq!((reply.status, reply.node()), (StatusCode::OK, "b".into()));
+    assert_eq!(first.await.unwrap().status, StatusCode::OK);
     nodes[0].set(|knobs| *knobs = Knobs::named("a", 1));
     scene.until_state("a/http", "up").await;
 }
