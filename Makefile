@@ -11,7 +11,7 @@ run: setup ## Start the gateway in front of four simulated GPU nodes; Ctrl-C end
 	@sh tests/run.sh
 
 test: setup lint ## All tests, lints and doctests
-	cargo test --workspace
+	@sh tests/all.sh
 
 test-real: setup ## Try the gateway with other people's clients (curl, nginx, Python); says what it skips
 	@sh tests/real.sh

@@ -11,7 +11,6 @@ use anyhow::{Result, anyhow};
 use futures::FutureExt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tabane_api::{Kind, PolicyKind, Registry};
@@ -81,11 +80,6 @@ impl App {
     /// The kinds and policies it knows.
     pub fn registry(&self) -> &Registry {
         &self.registry
-    }
-
-    /// Runs the command line; returns when the command is done, or the gateway has ended.
-    pub fn main(self) -> ExitCode {
-        crate::cli::main(self)
     }
 
     /// Reads a configuration.

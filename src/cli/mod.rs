@@ -48,7 +48,8 @@ enum Command {
 #[derive(Args, Clone)]
 struct FileArgs {
     /// The configuration file
-    #[arg(short, long, env = "TABANE_CONFIG", value_name = "FILE", default_value = default_path().as_os_str())]
+    #[arg(short, long, env = "TABANE_CONFIG", value_name = "FILE", default_value = default_path().as_os_str(),
+        global = true)]
     config: PathBuf,
 }
 
@@ -56,34 +57,38 @@ struct FileArgs {
 #[derive(Args, Clone)]
 struct AdminArgs {
     /// Its admin address; without it, the configuration's
-    #[arg(long, env = "TABANE_ADMIN", value_name = "HOST:PORT")]
+    #[arg(long, env = "TABANE_ADMIN", value_name = "HOST:PORT", global = true)]
     admin: Option<String>,
     /// Its admin token; without it, the configuration's
     #[arg(
         long,
         env = "TABANE_ADMIN_TOKEN",
         value_name = "TOKEN",
-        hide_env_values = true
+        hide_env_values = true,
+        global = true
     )]
     token: Option<String>,
     #[command(flatten)]
     file: FileArgs,
 }
 
-/// Runs the command line.
-pub(crate) fn main(app: App) -> ExitCode {
-    // clap exits with 2 on what it does not understand, and with 0 after help.
-    let cli = Cli::parse();
-    match cli.command {
-        Command::Run(args) => run::run(&app, Source::File(args.config)),
-        Command::Check(args) => check(&app, args),
-        Command::Quick(args) => quick::quick(&app, &args),
-        Command::Schema => print(&config::schema(app.registry())),
-        Command::Healthcheck(args) => admin::healthcheck(&app, &args),
-        Command::Nodes(args) => admin::nodes(&app, &args),
-        Command::Reload(args) => admin::reload(&app, &args),
-        Command::Explain(args) => admin::explain(&app, &args),
-        Command::Version { json } => version(json),
+impl App {
+    /// Runs the command line; returns when the command is done, or the gateway has ended.
+    pub fn main(self) -> ExitCode {
+        let app = self;
+        // clap exits with 2 on what it does not understand, and with 0 after help.
+        let cli = Cli::parse();
+        match cli.command {
+            Command::Run(args) => run::run(&app, Source::File(args.config)),
+            Command::Check(args) => check(&app, args),
+            Command::Quick(args) => quick::quick(&app, &args),
+            Command::Schema => print(&config::schema(app.registry())),
+            Command::Healthcheck(args) => admin::healthcheck(&app, &args),
+            Command::Nodes(args) => admin::nodes(&app, &args),
+            Command::Reload(args) => admin::reload(&app, &args),
+            Command::Explain(args) => admin::explain(&app, &args),
+            Command::Version { json } => version(json),
+        }
     }
 }
 

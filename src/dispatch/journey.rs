@@ -1,11 +1,11 @@
 //! The way of one request: who and where, what it asks for, and the lease it gets or waits for.
 
-use super::room::lacks;
-use super::world::{ListenerKey, LiveService};
+use super::world::{ListenerKey, LiveService, World};
 use super::{Dispatch, Lease, Shared, Waiter, now};
 use crate::access::Identity;
 use crate::config::plan::{Priority, RouteOptions};
 use crate::schedule::{self, QueueLimits, Ticket, TicketId};
+use crate::telemetry::Event;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
@@ -57,11 +57,12 @@ pub enum Step {
 // === impl Dispatch ===
 
 impl Dispatch {
-    /// Finds out who asks and for which service: the one time a request reads the world.
+    /// Finds out who asks and for which service, in the world that the request read when it came.
     ///
     /// Errors: with the service, where it is known, so that the refusal can take its shape.
     pub fn enter(
         &self,
+        world: &World,
         listener: &ListenerKey,
         host: &str,
         path: &str,
@@ -71,7 +72,6 @@ impl Dispatch {
         if self.0.closing.load(Ordering::Acquire) {
             return Err((Refusal::ShuttingDown, None));
         }
-        let world = self.world().ok_or((Refusal::ShuttingDown, None))?;
         // Who, before where: one without a key does not learn which paths are served.
         let identity = world
             .access
@@ -119,26 +119,19 @@ impl Dispatch {
             },
         };
         let verdict = shared.turn(|core, now, out| {
-            let members = core.pools.members(ticket.pool);
-            let mut nodes = members
-                .iter()
-                .filter_map(|(id, _)| core.fleet.get(*id))
-                .map(|e| lacks(&ticket.need, e.node()))
-                .peekable();
-            if nodes.peek().is_some() && nodes.all(|lack| lack.is_some()) {
-                let why = members
-                    .iter()
-                    .filter_map(|(id, _)| core.fleet.get(*id))
-                    .find_map(|e| lacks(&ticket.need, e.node()));
-                return Err(Refusal::NoFit {
-                    service: ticket.service.to_string(),
-                    why: why.unwrap_or_default(),
-                });
+            if let Some(why) = core.nobody_fits(&ticket) {
+                let service = ticket.service.to_string();
+                return Err(Refusal::NoFit { service, why });
             }
             let own = core
                 .schedule(schedule::Event::Arrived(ticket), now, out)
                 .into_iter()
                 .next();
+            if let Some(schedule::Action::Refuse(_, Refusal::QueueFull { service, .. })) = &own {
+                shared.means.events.send(Event::QueueFull {
+                    service: service.clone(),
+                });
+            }
             match own {
                 Some(action) => core.verdict(&action).map(Ok),
                 None => {

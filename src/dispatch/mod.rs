@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use pools::Pools;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use room::FleetRoom;
+use room::{FleetRoom, lacks};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -136,15 +136,9 @@ impl Dispatch {
     pub fn install(&self, plan: Plan) -> Result<Arc<World>, Vec<String>> {
         let shared = &self.0;
         let prior = self.world();
-        let world = {
-            let mut core = shared.core.lock();
-            World::build(
-                plan,
-                prior.as_deref(),
-                &mut core.pools,
-                &shared.means.metrics,
-            )?
-        };
+        // A plugin's constructor runs in here: not under the lock.
+        let pool_id = |name: &Arc<str>| shared.core.lock().pools.id(name);
+        let world = World::build(plan, prior.as_deref(), &pool_id, &shared.means.metrics)?;
         let world = Arc::new(world);
         shared.turn(|core, now, out| {
             core.apply(fleet::Event::Plan(specs(&world.plan)), now, out);
@@ -442,6 +436,18 @@ impl Core {
             self.match_waiting(now, out);
         }
         out.fleet.extend(actions);
+    }
+
+    /// Why no endpoint of the pool could ever serve a ticket; `None` when one could, or when there is none at all.
+    fn nobody_fits(&self, ticket: &schedule::Ticket) -> Option<String> {
+        let members = self.pools.members(ticket.pool).iter();
+        let mut nodes = members
+            .filter_map(|(id, _)| self.fleet.get(*id))
+            .map(fleet::Endpoint::node);
+        let first = lacks(&ticket.need, nodes.next()?)?;
+        nodes
+            .all(|node| lacks(&ticket.need, node).is_some())
+            .then_some(first)
     }
 
     fn match_waiting(&mut self, now: Instant, out: &mut Outbox) {

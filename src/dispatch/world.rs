@@ -1,4 +1,3 @@
-use super::pools::Pools;
 use super::route::Router;
 use super::upstream::Upstream;
 use crate::access::Access;
@@ -65,7 +64,7 @@ impl World {
     pub(super) fn build(
         plan: Plan,
         prior: Option<&World>,
-        pools: &mut Pools,
+        pool_id: &dyn Fn(&Arc<str>) -> PoolId,
         metrics: &Arc<Metrics>,
     ) -> Result<World, Vec<String>> {
         let plan = Arc::new(plan);
@@ -89,7 +88,7 @@ impl World {
                     plan: service.clone(),
                     kind,
                     policy,
-                    pool: pools.id(&plan.pools[service.pool].name),
+                    pool: pool_id(&plan.pools[service.pool].name),
                     metrics: metrics.service(&service.name),
                     endpoints: Mutex::default(),
                     all: metrics.clone(),

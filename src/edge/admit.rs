@@ -45,7 +45,7 @@ pub(super) async fn admit(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> 
 /// Refuses the request in its service's shape.
 pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, why: &Refusal) -> Result<()> {
     let head = session.req_header().clone();
-    let service = ctx.journey.as_ref().map(|journey| journey.service.clone());
+    let service = ctx.service.clone();
     let caller = ctx
         .journey
         .as_ref()
@@ -55,8 +55,9 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, why: &Refusal) 
 }
 
 async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Stop> {
-    let journey = enter(edge, session)?;
+    let journey = enter(edge, session, ctx)?;
     let service = journey.service.clone();
+    ctx.service = Some(service.clone());
     ctx.journey = Some(journey);
 
     let declared = content_length(&session.req_header().headers);
@@ -114,7 +115,7 @@ fn journey_of(ctx: &mut Ctx) -> Result<&mut Journey, Stop> {
 }
 
 /// Who asks, and for what.
-fn enter(edge: &Edge, session: &mut Session) -> Result<Journey, Stop> {
+fn enter(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<Journey, Stop> {
     let head = session.req_header();
     let host = host(head);
     // RFC 9112, 3.2: a request of HTTP/1.1 without a host is none.
@@ -128,9 +129,15 @@ fn enter(edge: &Edge, session: &mut Session) -> Result<Journey, Stop> {
         .key(session.server_addr().and_then(|a| a.as_inet()))
         .ok_or(Refusal::ShuttingDown)?;
     let from = client(session);
-    edge.dispatch
-        .enter(&listener, host, head.uri.path(), &head.headers, from)
-        .map_err(|(why, _service)| Stop::Refused(why))
+    let world = ctx.world.as_deref().ok_or(Refusal::ShuttingDown)?;
+    let (path, headers) = (head.uri.path(), &head.headers);
+    let entered = edge
+        .dispatch
+        .enter(world, &listener, host, path, headers, from);
+    entered.map_err(|(why, service)| {
+        ctx.service = service;
+        Stop::Refused(why)
+    })
 }
 
 fn classify(session: &Session, ctx: &mut Ctx, body: Option<&Bytes>) -> Result<Step, Stop> {
@@ -164,7 +171,7 @@ async fn hold_body(
             .await
             .map_err(Stop::Gone)?;
     }
-    let all = edge.limits().map_or(u64::MAX, |limits| limits.held_bytes);
+    let all = ctx.limits().map_or(u64::MAX, |limits| limits.held_bytes);
     ctx.body = hold::read(session, limit, &edge.budget, all)
         .await
         .map_err(|error| match error {

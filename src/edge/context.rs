@@ -1,6 +1,6 @@
 use super::hold::{Body, Slot};
-use crate::config::plan::LogPlan;
-use crate::dispatch::{Journey, Lease, Upstream};
+use crate::config::plan::{LimitsPlan, LogFormat, LogPlan};
+use crate::dispatch::{Journey, Lease, LiveService, Upstream, World};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -20,6 +20,10 @@ pub struct Ctx {
     /// Its id: the client's, or made here.
     pub(super) id: HeaderValue,
     pub(super) started: Instant,
+    /// What it sees of the configuration, from its head to its end; `None` before the first plan.
+    pub(super) world: Option<Arc<World>>,
+    /// The service it is for, known even where it was refused before its journey began.
+    pub(super) service: Option<Arc<LiveService>>,
     pub(super) journey: Option<Journey>,
     pub(super) body: Body,
     /// Where the client's own session waits while it is wrapped.
@@ -62,10 +66,19 @@ pub struct Ctx {
 // === impl Ctx ===
 
 impl Ctx {
-    pub(super) fn new(log: LogPlan, now: Instant) -> Self {
+    pub(super) fn new(world: Option<Arc<World>>, now: Instant) -> Self {
+        let quiet = LogPlan {
+            format: LogFormat::Auto,
+            access: true,
+            headers: true,
+            request_id: true,
+        };
         Ctx {
             id: HeaderValue::from_static(""),
             started: now,
+            log: world.as_ref().map_or(quiet, |world| world.plan.log),
+            world,
+            service: None,
             journey: None,
             body: Body::default(),
             slot: Slot::default(),
@@ -90,8 +103,12 @@ impl Ctx {
             status: 0,
             cookie: None,
             notes: Extensions::new(),
-            log,
         }
+    }
+
+    /// The bounds of the gateway.
+    pub(super) fn limits(&self) -> Option<LimitsPlan> {
+        self.world.as_ref().map(|world| world.plan.limits)
     }
 
     /// Takes the client's request id, or makes one.
@@ -142,12 +159,6 @@ mod tests {
 
     #[test]
     fn a_request_id_that_was_sent_is_kept_unless_it_could_do_harm() {
-        let log = LogPlan {
-            format: crate::config::plan::LogFormat::Json,
-            access: true,
-            headers: true,
-            request_id: true,
-        };
         let id_of = |sent: Option<&str>| {
             let mut headers = HeaderMap::new();
             if let Some(sent) = sent {
@@ -156,7 +167,7 @@ mod tests {
                     HeaderValue::from_bytes(sent.as_bytes()).unwrap(),
                 );
             }
-            let mut ctx = Ctx::new(log, Instant::now());
+            let mut ctx = Ctx::new(None, Instant::now());
             ctx.identify(&headers);
             ctx.id().into_owned()
         };

@@ -5,7 +5,6 @@ use super::hold::{self, Budget};
 use super::listen::Bound;
 use super::peer::Peers;
 use super::{admit, attempt, outcome};
-use crate::config::plan::{LimitsPlan, LogFormat, LogPlan};
 use crate::dispatch::Dispatch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,27 +24,16 @@ pub struct Edge {
     pub(super) connector: pingora::connectors::TransportConnector,
 }
 
-// === impl Edge ===
-
-impl Edge {
-    pub(super) fn limits(&self) -> Option<LimitsPlan> {
-        self.dispatch.world().map(|world| world.plan.limits)
-    }
-}
-
 #[async_trait]
 impl ProxyHttp for Edge {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        let quiet = LogPlan {
-            format: LogFormat::Auto,
-            access: true,
-            headers: true,
-            request_id: true,
-        };
-        let log = self.dispatch.world().map_or(quiet, |world| world.plan.log);
-        Ctx::new(log, tokio::time::Instant::now().into_std())
+        // The one time a request reads the world.
+        Ctx::new(
+            self.dispatch.world(),
+            tokio::time::Instant::now().into_std(),
+        )
     }
 
     fn init_downstream_modules(&self, _modules: &mut pingora::modules::http::HttpModules) {
@@ -54,7 +42,7 @@ impl ProxyHttp for Edge {
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         ctx.identify(&session.req_header().headers);
-        if let Some(limits) = self.limits() {
+        if let Some(limits) = ctx.limits() {
             // Pingora would keep an idle connection for ever.
             session.set_keepalive(Some(limits.keep_alive.as_secs().max(1)));
             session.set_read_timeout(Some(limits.client_read));

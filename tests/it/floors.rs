@@ -61,7 +61,7 @@ fn breaches(path: &str, text: &str) -> Vec<String> {
             ));
         }
     }
-    if code.contains("pingora") && !matches!(room, "edge" | "app") {
+    if code.contains("pingora::") && !matches!(room, "edge" | "app") {
         found.push(format!("{path}: speaks of Pingora outside the edge"));
     }
     if matches!(room, "fleet" | "schedule") {

@@ -7,6 +7,7 @@ mod floors;
 mod forward;
 mod health;
 mod operator;
+mod process;
 mod reload;
 mod scene;
 mod slots;
