@@ -8,7 +8,9 @@
 //! - The slot is the node's, not the response's: a request that was broken off may still be at work there
 //!   (a renderer does not notice that its client left). Its slots *cool* until the node says that it works
 //!   on no more than we know of, `Service::stop` achieved it, or the service's `cool_down` has passed.
-//! - A probe frees cooling slots only if it began after they began to cool: an older one saw the past.
+//! - A probe frees cooling slots only if it began after they began to cool: an older one saw the past. What
+//!   was taken since it began is not among those it counted.
+//! - A probe that began before its endpoint moved asked another machine: it says nothing.
 //! - Leases without slots are counted too, so that a leaving endpoint waits for them.
 
 mod endpoint;
@@ -32,6 +34,8 @@ pub struct Fleet {
     next: u32,
     /// Nodes an operator drained, whether or not the plan has them.
     marked: BTreeSet<Arc<str>>,
+    /// What each endpoint is waiting for, soonest first: asked on every turn, so never searched for.
+    due: BTreeSet<(Instant, EndpointId)>,
 }
 
 /// What happened.
@@ -114,7 +118,8 @@ pub enum Failure {
 /// What follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// There may be room that was not there before.
+    /// Who waits should look again: there may be room that was not there before, or one who was waited for
+    /// is out, so that whoever was tied to it may go elsewhere.
     Freed,
     /// An endpoint is used again, or for the first time.
     Up(EndpointId),
@@ -164,17 +169,19 @@ impl Fleet {
     }
 
     /// Takes slots on an endpoint; `false` when it is not usable or they do not fit.
-    pub fn take(&mut self, id: EndpointId, slots: u32) -> bool {
+    pub fn take(&mut self, id: EndpointId, slots: u32, now: Instant) -> bool {
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
             return false;
         };
-        if !endpoint.is_usable() || (slots > 0 && endpoint.used() + slots > endpoint.slots()) {
+        let fits = slots == 0 || endpoint.used().saturating_add(slots) <= endpoint.slots();
+        if !endpoint.is_usable() || !fits {
             return false;
         }
         if slots == 0 {
             endpoint.passing += 1;
         } else {
             endpoint.at_work += slots;
+            endpoint.note_taken(slots, now);
         }
         endpoint.health.taken();
         true
@@ -213,14 +220,7 @@ impl Fleet {
 
     /// When a [`Event::Tick`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
-        let due = |endpoint: &Endpoint| {
-            let cooling = endpoint.cooling.iter().map(|cooling| cooling.until).min();
-            [cooling, endpoint.health.due(), endpoint.leaving]
-                .into_iter()
-                .flatten()
-                .min()
-        };
-        self.endpoints.values().filter_map(due).min()
+        self.due.first().map(|(due, _)| *due)
     }
 
     fn plan(&mut self, specs: Vec<Spec>, now: Instant) -> Vec<Action> {
@@ -236,11 +236,13 @@ impl Fleet {
                     if known.spec.target != spec.target {
                         // Another machine under the old name: nothing that was known of it holds.
                         known.health = Health::new(now);
+                        known.there_since = now;
                         known.vitals = Arc::default();
                         known.last_error.clear();
                     }
                     known.marked = self.marked.contains(&spec.node.name);
-                    known.leaving = None;
+                    known.leaving = false;
+                    known.revoke_at = None;
                     known.spec = spec;
                 }
                 None => {
@@ -254,11 +256,15 @@ impl Fleet {
             }
         }
         for endpoint in self.endpoints.values_mut() {
-            if !wanted.contains(endpoint.name()) && endpoint.leaving.is_none() {
-                endpoint.leaving = Some(now + endpoint.spec.drain);
+            if !endpoint.leaving && !wanted.contains(endpoint.name()) {
+                endpoint.leaving = true;
+                endpoint.revoke_at = Some(now + endpoint.spec.drain);
             }
         }
-        self.forget_idle(&mut actions);
+        let all: Vec<EndpointId> = self.endpoints.keys().copied().collect();
+        for id in all {
+            self.settle(id, &mut actions);
+        }
         // More slots, a mark of the file taken back, a node that returned: those who wait should look again.
         actions.push(Action::Freed);
         actions
@@ -274,11 +280,10 @@ impl Fleet {
         }
         if on {
             self.marked.insert(node);
-            Vec::new()
         } else {
             self.marked.remove(&node);
-            vec![Action::Freed]
         }
+        vec![Action::Freed]
     }
 
     fn probed(
@@ -291,6 +296,9 @@ impl Fleet {
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
             return Vec::new();
         };
+        if started < endpoint.there_since {
+            return Vec::new();
+        }
         let mut actions = Vec::new();
         match outcome {
             Ok(vitals) => {
@@ -318,6 +326,7 @@ impl Fleet {
                 ));
             }
         }
+        self.settle(id, &mut actions);
         actions
     }
 
@@ -364,7 +373,7 @@ impl Fleet {
         } else {
             actions.push(Action::Freed);
         }
-        self.forget_idle(&mut actions);
+        self.settle(id, &mut actions);
         actions
     }
 
@@ -380,57 +389,86 @@ impl Fleet {
             return Vec::new();
         };
         endpoint.cooling.remove(oldest);
-        vec![Action::Freed]
+        let mut actions = vec![Action::Freed];
+        self.settle(id, &mut actions);
+        actions
     }
 
     fn tick(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        for endpoint in self.endpoints.values_mut() {
+        while let Some(&(due, id)) = self.due.first()
+            && due <= now
+        {
+            self.due.pop_first();
+            let Some(endpoint) = self.endpoints.get_mut(&id) else {
+                continue;
+            };
+            endpoint.due = None;
             let before = endpoint.cooling.len();
             endpoint.cooling.retain(|cooling| cooling.until > now);
             if endpoint.cooling.len() < before {
                 actions.push(Action::Freed);
             }
-            actions.extend(told(endpoint.id, endpoint.health.tick(now)));
-            if endpoint.leaving.is_some_and(|until| until <= now) {
-                actions.push(Action::Revoke(endpoint.id, Why::Left));
+            actions.extend(told(id, endpoint.health.tick(now)));
+            if endpoint.revoke_at.is_some_and(|until| until <= now) {
                 // Told once: what does not end by this is not ended by telling it again.
-                endpoint.leaving = Some(now + Duration::from_secs(86_400));
+                endpoint.revoke_at = None;
+                actions.push(Action::Revoke(id, Why::Left));
             }
+            self.settle(id, &mut actions);
         }
-        self.forget_idle(&mut actions);
         actions
     }
 
-    /// Forgets endpoints that left and hold nothing of ours.
-    fn forget_idle(&mut self, actions: &mut Vec<Action>) {
-        if self
-            .endpoints
-            .values()
-            .all(|endpoint| endpoint.leaving.is_none())
-        {
+    /// Brings what the fleet keeps of an endpoint beside it up to date, after anything may have changed:
+    /// when it is due, and whether it can be forgotten, having left and holding nothing of ours.
+    fn settle(&mut self, id: EndpointId, actions: &mut Vec<Action>) {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
             return;
+        };
+        if endpoint.cooling.is_empty() {
+            endpoint.young.clear();
         }
-        let idle = |endpoint: &Endpoint| endpoint.leaving.is_some() && endpoint.is_idle();
-        let gone: Vec<EndpointId> = self
-            .endpoints
-            .values()
-            .filter(|endpoint| idle(endpoint))
-            .map(|endpoint| endpoint.id)
-            .collect();
-        for id in gone {
-            if let Some(endpoint) = self.endpoints.remove(&id) {
-                self.by_name.remove(endpoint.name());
+        let gone = endpoint.leaving && endpoint.is_idle();
+        let due = endpoint.next_due().filter(|_| !gone);
+        if due != endpoint.due {
+            if let Some(before) = endpoint.due {
+                self.due.remove(&(before, id));
             }
+            if let Some(due) = due {
+                self.due.insert((due, id));
+            }
+            endpoint.due = due;
+        }
+        if gone && let Some(endpoint) = self.endpoints.remove(&id) {
+            self.by_name.remove(endpoint.name());
             actions.push(Action::Gone(id));
         }
     }
 }
 
 impl Endpoint {
+    /// Remembers when slots were taken, while something cools: a probe under way does not know of them.
+    fn note_taken(&mut self, slots: u32, now: Instant) {
+        if self.cooling.is_empty() {
+            return;
+        }
+        self.young.push_back((now, slots));
+        // More than are at work cannot be young: the older ones are forgotten.
+        let mut enough: u32 = self.young.iter().map(|(_, slots)| slots).sum();
+        while let Some((_, oldest)) = self.young.front()
+            && enough - oldest >= self.at_work
+        {
+            enough -= oldest;
+            self.young.pop_front();
+        }
+    }
+
     /// The node says how many requests it works on: what cools beyond that has ended. Whether anything did.
     fn cool_to(&mut self, busy: u32, probe_started: Instant) -> bool {
-        let mut still = busy.saturating_sub(self.at_work);
+        let young = self.young.iter().filter(|(at, _)| *at >= probe_started);
+        let young: u32 = young.map(|(_, slots)| slots).sum();
+        let mut still = busy.saturating_sub(self.at_work.saturating_sub(young));
         let before = self.cooling.len();
         self.cooling.retain(|cooling| {
             let seen = cooling.since < probe_started;
@@ -460,8 +498,8 @@ fn told(id: EndpointId, changes: impl IntoIterator<Item = Change>) -> Vec<Action
     for change in changes {
         match change {
             Change::Up => actions.extend([Action::Up(id), Action::Freed]),
-            Change::Down(why) => actions.push(Action::Down(id, why)),
-            Change::Ejected(length) => actions.push(Action::Ejected(id, length)),
+            Change::Down(why) => actions.extend([Action::Down(id, why), Action::Freed]),
+            Change::Ejected(length) => actions.extend([Action::Ejected(id, length), Action::Freed]),
             Change::Revoke(why) => actions.push(Action::Revoke(id, why)),
             Change::Room => actions.push(Action::Freed),
         }
