@@ -10,6 +10,8 @@ pub mod edge;
 pub mod fleet;
 pub mod reload;
 pub mod schedule;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod telemetry;
 

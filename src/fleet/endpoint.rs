@@ -42,8 +42,10 @@ pub struct Endpoint {
     /// When time alone changes something of it, as the fleet has noted it.
     pub(super) due: Option<Instant>,
     pub(super) at_work: u32,
-    /// When the youngest slots at work were taken, kept while something cools.
-    pub(super) young: VecDeque<(Instant, u32)>,
+    /// How many requests hold the slots at work: a node counts requests, not slots.
+    pub(super) requests: u32,
+    /// When the youngest of them were given, kept while something cools.
+    pub(super) young: VecDeque<Instant>,
     pub(super) passing: u32,
     pub(super) cooling: Vec<Cooling>,
     pub(super) vitals: Arc<Vitals>,
@@ -117,6 +119,7 @@ impl Endpoint {
             there_since: now,
             due: None,
             at_work: 0,
+            requests: 0,
             young: VecDeque::new(),
             passing: 0,
             cooling: Vec::new(),

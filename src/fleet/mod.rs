@@ -181,7 +181,8 @@ impl Fleet {
             endpoint.passing += 1;
         } else {
             endpoint.at_work += slots;
-            endpoint.note_taken(slots, now);
+            endpoint.requests += 1;
+            endpoint.note_taken(now);
         }
         endpoint.health.taken();
         true
@@ -347,6 +348,7 @@ impl Fleet {
         } else {
             debug_assert!(endpoint.at_work >= slots, "a lease was given back twice");
             endpoint.at_work = endpoint.at_work.saturating_sub(slots);
+            endpoint.requests = endpoint.requests.saturating_sub(1);
         }
         let plan = endpoint.spec.health;
         let changes = match end {
@@ -381,14 +383,18 @@ impl Fleet {
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
             return Vec::new();
         };
-        let Some(oldest) = endpoint
-            .cooling
-            .iter()
-            .position(|cooling| cooling.slots == slots)
+        let alike = |(_, cooling): &(usize, &Cooling)| cooling.slots == slots;
+        let all = || endpoint.cooling.iter().enumerate().filter(alike);
+        // Which of those that are alike was stopped is not said: the earliest and the shortest of them is
+        // taken off, so that what stays is never less than what may still be at work.
+        let earliest = all().min_by_key(|(_, cooling)| cooling.since);
+        let shortest = all().min_by_key(|(_, cooling)| cooling.until);
+        let (Some((earliest, &Cooling { until, .. })), Some((shortest, _))) = (earliest, shortest)
         else {
             return Vec::new();
         };
-        endpoint.cooling.remove(oldest);
+        endpoint.cooling[shortest].until = until;
+        endpoint.cooling.remove(earliest);
         let mut actions = vec![Action::Freed];
         self.settle(id, &mut actions);
         actions
@@ -448,37 +454,45 @@ impl Fleet {
 }
 
 impl Endpoint {
-    /// Remembers when slots were taken, while something cools: a probe under way does not know of them.
-    fn note_taken(&mut self, slots: u32, now: Instant) {
+    /// Remembers when a request was given, while something cools: a probe under way does not know of it.
+    fn note_taken(&mut self, now: Instant) {
         if self.cooling.is_empty() {
             return;
         }
-        self.young.push_back((now, slots));
+        self.young.push_back(now);
         // More than are at work cannot be young: the older ones are forgotten.
-        let mut enough: u32 = self.young.iter().map(|(_, slots)| slots).sum();
-        while let Some((_, oldest)) = self.young.front()
-            && enough - oldest >= self.at_work
-        {
-            enough -= oldest;
+        while self.young.len() > self.requests as usize {
             self.young.pop_front();
         }
     }
 
     /// The node says how many requests it works on: what cools beyond that has ended. Whether anything did.
     fn cool_to(&mut self, busy: u32, probe_started: Instant) -> bool {
-        let young = self.young.iter().filter(|(at, _)| *at >= probe_started);
-        let young: u32 = young.map(|(_, slots)| slots).sum();
-        let mut still = busy.saturating_sub(self.at_work.saturating_sub(young));
-        let before = self.cooling.len();
-        self.cooling.retain(|cooling| {
-            let seen = cooling.since < probe_started;
-            let stays = !seen || still > 0;
-            if seen {
-                still = still.saturating_sub(cooling.slots);
-            }
-            stays
-        });
-        self.cooling.len() < before
+        let young = self.young.iter().filter(|at| **at >= probe_started).count();
+        let still = (busy as usize).saturating_sub((self.requests as usize).saturating_sub(young));
+        let (seen, unseen): (Vec<Cooling>, Vec<Cooling>) = self
+            .cooling
+            .iter()
+            .partition(|cooling| cooling.since < probe_started);
+        if seen.len() <= still {
+            return false;
+        }
+        // Which of them go on nobody knows: those that stay are the largest, for the longest.
+        let mut slots = Vec::from_iter(seen.iter().map(|cooling| cooling.slots));
+        let mut until = Vec::from_iter(seen.iter().map(|cooling| cooling.until));
+        slots.sort_unstable_by(|a, b| b.cmp(a));
+        until.sort_unstable_by(|a, b| b.cmp(a));
+        let since = seen.iter().map(|cooling| cooling.since).max();
+        let stays = slots.into_iter().zip(until).take(still);
+        self.cooling = stays
+            .map(|(slots, until)| Cooling {
+                slots,
+                since: since.unwrap_or(probe_started),
+                until,
+            })
+            .chain(unseen)
+            .collect();
+        true
     }
 }
 
