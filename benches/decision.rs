@@ -176,14 +176,16 @@ fn decision(c: &mut Criterion) {
         c.bench_function(&format!("nothing free, {nodes} nodes, 32 lanes"), |b| {
             b.iter(|| full.schedule(schedule::Event::Freed))
         });
-        c.bench_function(&format!("a slot and a newcomer, {nodes} nodes, 32 lanes"), |b| {
-            b.iter(|| full.turn(32))
-        });
+        c.bench_function(
+            &format!("a slot and a newcomer, {nodes} nodes, 32 lanes"),
+            |b| b.iter(|| full.turn(32)),
+        );
     }
     let mut long = Gateway::full(16, 100_000, 4);
-    c.bench_function("a slot and a newcomer, 16 nodes, 100 000 wait in 4 lanes", |b| {
-        b.iter(|| long.turn(4))
-    });
+    c.bench_function(
+        "a slot and a newcomer, 16 nodes, 100 000 wait in 4 lanes",
+        |b| b.iter(|| long.turn(4)),
+    );
     c.bench_function("1000 nodes that all come free, 32 lanes", |b| {
         b.iter_batched_ref(
             || {
