@@ -572,7 +572,8 @@ fn an_operators_mark_holds_for_every_endpoint_of_the_node_and_for_those_to_come(
 
 #[test]
 fn nobody_who_is_unproven_down_drained_ejected_or_leaving_is_taken() {
-    let cases: [(&str, fn(&mut World), State); 5] = [
+    type Case = (&'static str, fn(&mut World), State);
+    let cases: [Case; 5] = [
         (
             "unproven",
             |world| {
