@@ -9,5 +9,6 @@ mod health;
 mod operator;
 mod process;
 mod reload;
+mod routing;
 mod scene;
 mod slots;

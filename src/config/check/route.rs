@@ -86,15 +86,17 @@ fn route(
         None if typed.host.is_missing() => None,
         None => return None,
     };
-    let Some(At {
-        spot: path_spot,
-        value: path,
-    }) = typed.path.at(spot)
-    else {
-        if typed.path.is_missing() {
-            findings.missing(spot, "path", "`/` takes everything");
+    // A host alone takes all of its paths.
+    let everything = "/".to_owned();
+    let (path_spot, path) = match typed.path.at(spot) {
+        Some(path) => (path.spot, path.value),
+        None if typed.path.is_missing() && host.is_some() => (spot, &everything),
+        None => {
+            if typed.path.is_missing() {
+                findings.missing(spot, "path", "`/` takes everything");
+            }
+            return None;
         }
-        return None;
     };
     let odd = |c: char| c.is_whitespace() || c.is_control() || "?#*".contains(c);
     let what = if !path.starts_with('/') {
