@@ -160,7 +160,6 @@ impl App {
                 dispatch: dispatch.clone(),
                 reload: reload_handle(&reloader),
                 gauges: gauges(&front),
-                token: plan.admin.as_ref().and_then(|admin| admin.token.clone()),
             };
             tasks.push(tokio::spawn(async move {
                 if let Err(error) = admin::serve(listener, means, closed).await {

@@ -9,18 +9,24 @@ use serde_json::json;
 
 /// Lets in who shows the token, and keeps web pages from changing anything.
 pub(super) async fn guard(State(means): State<Means>, request: Request, next: Next) -> Response {
-    if let Some(token) = &means.token
+    // Read anew for each request: a token that was changed in the file counts at once.
+    let Some(admin) = means
+        .dispatch
+        .world()
+        .and_then(|world| world.plan.admin.clone())
+    else {
+        let message = "the file turns this listener off; restart the gateway to close it";
+        return error(StatusCode::FORBIDDEN, "admin_off", message);
+    };
+    if let Some(token) = &admin.token
         && !bearer(request.headers()).is_some_and(|shown| same_secret(shown, token.reveal()))
     {
-        let mut refused = error(
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "send the admin token as `Authorization: Bearer …`",
-        );
-        refused.headers_mut().insert(
-            header::WWW_AUTHENTICATE,
-            axum::http::HeaderValue::from_static("Bearer"),
-        );
+        let message = "send the admin token as `Authorization: Bearer …`";
+        let mut refused = error(StatusCode::UNAUTHORIZED, "unauthorized", message);
+        let challenge = axum::http::HeaderValue::from_static("Bearer");
+        refused
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, challenge);
         return refused;
     }
     if *request.method() == Method::POST && from_a_page(request.headers()) {

@@ -7,7 +7,7 @@ mod guard;
 mod routes;
 mod stream;
 
-use crate::config::{Applied, Problem, plan::Secret};
+use crate::config::{Applied, Problem};
 use crate::dispatch::Dispatch;
 use futures::future::BoxFuture;
 use std::io;
@@ -25,8 +25,6 @@ pub struct Means {
     pub reload: Reload,
     /// Numbers that only the edge knows.
     pub gauges: Arc<dyn Fn() -> Gauges + Send + Sync>,
-    /// The token that is asked for.
-    pub token: Option<Secret>,
 }
 
 /// Reads the files again and says what changed, or what is wrong.

@@ -256,3 +256,28 @@ async fn pipelined_requests_are_answered_in_order() {
     };
     assert!(at("/1") < at("/2") && at("/2") < at("/3"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_reached_by_name_and_over_http2() {
+    let nodes = nodes(1).await;
+    // `localhost` stands for two addresses, of which the node listens on one.
+    let named = format!("http://localhost:{}", nodes[0].address().port());
+    let yaml = any(&[(&nodes[0], 9)], "").replace(&nodes[0].url(), &named);
+    let scene = Scene::start(&yaml).await;
+    assert_eq!(scene.get("/").await.node(), "a");
+    let yaml = any(&[(&nodes[0], 9)], "").replace(
+        &format!("{{url: \"{}\", slots: 9}}", nodes[0].url()),
+        &format!(
+            "{{endpoints: {{http: {{url: \"{}\", slots: 9, h2: true}}}}}}",
+            nodes[0].url()
+        ),
+    );
+    let scene = Scene::start(&yaml).await;
+    for size in [0, 1000, 300_000, 3_000_000] {
+        let body = pattern(size);
+        assert!(
+            scene.post("/echo", body.clone()).await.body == body,
+            "{size} bytes over HTTP/2 to the node"
+        );
+    }
+}

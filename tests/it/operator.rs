@@ -167,6 +167,13 @@ async fn an_admin_token_is_asked_for_and_pages_change_nothing() {
         with(Method::POST, "/api/v1/reload", None).await.status,
         StatusCode::OK
     );
+    // A token that was changed in the file counts at once.
+    let changed = yaml.replace("admin-token-1", "admin-token-2");
+    scene.reload(&changed).await.unwrap();
+    assert_eq!(
+        with(Method::GET, "/api/v1/nodes", None).await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -339,6 +339,42 @@ async fn a_file_that_changes_is_found_by_itself_however_it_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn half_a_file_is_not_read_though_it_is_good_yaml() {
+    use std::io::{Seek, Write};
+    let nodes = nodes(2).await;
+    let both = on_free_ports(&any(&[(&nodes[0], 1), (&nodes[1], 1)], ""));
+    let scene = Scene::start(&both).await;
+    let mut slow = std::fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(&scene.file)
+        .unwrap();
+    let first = on_free_ports(&any(&[(&nodes[0], 1)], ""));
+    slow.write_all(first.as_bytes()).unwrap();
+    // The writer takes its time; what stands there now means something else than what it will say.
+    let mut pace = interval(Duration::from_millis(400));
+    pace.tick().await;
+    pace.tick().await;
+    slow.set_len(0).unwrap();
+    slow.seek(std::io::SeekFrom::Start(0)).unwrap();
+    slow.write_all(both.replace("fall: 2}", "fall: 3}").as_bytes())
+        .unwrap();
+    drop(slow);
+    eventually("the whole file is read", || {
+        scene.gateway.dispatch().world().unwrap().plan.services[0]
+            .health
+            .fall
+            == 3
+    })
+    .await;
+    assert_eq!(
+        scene.gateway.dispatch().world().unwrap().generation,
+        2,
+        "once, and whole"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_listener_comes_and_goes_with_the_file() {
     let nodes = nodes(1).await;
     let scene = Scene::start(&any(&[(&nodes[0], 1)], "")).await;
