@@ -1,7 +1,8 @@
 //! The way of one request: who and where, what it asks for, and the lease it gets or waits for.
 
+use super::core::Waiter;
 use super::world::{ListenerKey, LiveService, World};
-use super::{Dispatch, Lease, Shared, Waiter, now};
+use super::{Dispatch, Lease, Shared, now};
 use crate::access::Identity;
 use crate::config::plan::{Priority, RouteOptions};
 use crate::schedule::{self, QueueLimits, Ticket, TicketId};

@@ -5,6 +5,7 @@
 //! uses a channel. What an `apply` asks for (wake a ticket, end leases, tell the operator) is done after
 //! the lock is open again, because a lease that finds nobody waiting takes the lock once more to go back.
 
+mod core;
 mod journey;
 mod lease;
 mod pools;
@@ -21,9 +22,10 @@ pub use upstream::Upstream;
 pub use view::{CandidateView, Explanation, NodeView, PoolView, ServiceView};
 pub use world::{ListenerKey, LiveService, World, listener_keys};
 
+use self::core::{Core, Outbox, specs};
 use crate::config::plan::Plan;
 use crate::fleet::{self, End, Fleet};
-use crate::schedule::{self, Schedule, TicketId};
+use crate::schedule::Schedule;
 use crate::store::{Marks, StoreError};
 use crate::telemetry::{Event, Events, Metrics};
 use arc_swap::ArcSwap;
@@ -31,13 +33,12 @@ use parking_lot::Mutex;
 use pools::Pools;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use room::{FleetRoom, lacks};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tabane_api::{EndpointId, Need, NodeClient, ProbeError, Refusal, Stopped, Vitals};
-use tokio::sync::{Notify, oneshot, watch};
+use tabane_api::{EndpointId, Need, NodeClient, ProbeError, Stopped, Vitals};
+use tokio::sync::{Notify, watch};
 
 /// The gateway's middle: a handle, cheap to clone.
 #[derive(Clone)]
@@ -73,28 +74,6 @@ struct Shared {
     due: Notify,
     /// Counts what the prober has to look at: endpoints that came, went or moved.
     membership: watch::Sender<u64>,
-}
-
-struct Core {
-    fleet: Fleet,
-    schedule: Schedule,
-    pools: Pools,
-    upstreams: HashMap<EndpointId, Arc<Upstream>>,
-    waiters: HashMap<TicketId, Waiter>,
-}
-
-/// Someone whose ticket waits.
-struct Waiter {
-    tell: oneshot::Sender<Result<Lease, Refusal>>,
-    service: Arc<LiveService>,
-    need: Need,
-}
-
-/// What is left to do when the lock is open again.
-#[derive(Default)]
-struct Outbox {
-    fleet: Vec<fleet::Action>,
-    verdicts: Vec<(Waiter, Result<Arc<Upstream>, Refusal>)>,
 }
 
 // === impl Dispatch ===
@@ -422,143 +401,6 @@ impl Shared {
             }
         });
     }
-}
-
-// === impl Core ===
-
-impl Core {
-    fn apply(&mut self, event: fleet::Event, now: Instant, out: &mut Outbox) {
-        let actions = self.fleet.apply(event, now);
-        if actions
-            .iter()
-            .any(|action| matches!(action, fleet::Action::Freed))
-        {
-            self.match_waiting(now, out);
-        }
-        out.fleet.extend(actions);
-    }
-
-    /// Why no endpoint of the pool could ever serve a ticket; `None` when one could, or when there is none at all.
-    fn nobody_fits(&self, ticket: &schedule::Ticket) -> Option<String> {
-        let members = self.pools.members(ticket.pool).iter();
-        let mut nodes = members
-            .filter_map(|(id, _)| self.fleet.get(*id))
-            .map(fleet::Endpoint::node);
-        let first = lacks(&ticket.need, nodes.next()?)?;
-        nodes
-            .all(|node| lacks(&ticket.need, node).is_some())
-            .then_some(first)
-    }
-
-    fn match_waiting(&mut self, now: Instant, out: &mut Outbox) {
-        if self.schedule.waiting() > 0 {
-            self.schedule(schedule::Event::Freed, now, out);
-        }
-    }
-
-    /// Applies an event and puts the verdicts of those who wait into the outbox; returns those of tickets without a waiter.
-    fn schedule(
-        &mut self,
-        event: schedule::Event,
-        now: Instant,
-        out: &mut Outbox,
-    ) -> Vec<schedule::Action> {
-        let mut room = FleetRoom {
-            fleet: &mut self.fleet,
-            pools: &self.pools,
-        };
-        let mut actions = self.schedule.apply(event, &mut room, now);
-        actions.retain(|action| {
-            let id = match action {
-                schedule::Action::Grant(id, _) | schedule::Action::Refuse(id, _) => id,
-            };
-            let Some(waiter) = self.waiters.remove(id) else {
-                return true;
-            };
-            out.verdicts.push((waiter, self.verdict(action)));
-            false
-        });
-        actions
-    }
-
-    fn verdict(&self, action: &schedule::Action) -> Result<Arc<Upstream>, Refusal> {
-        match action {
-            schedule::Action::Refuse(_, why) => Err(why.clone()),
-            schedule::Action::Grant(_, endpoint) => {
-                self.upstreams.get(endpoint).cloned().ok_or_else(|| {
-                    Refusal::Internal("the endpoint left while it was granted".into())
-                })
-            }
-        }
-    }
-
-    /// Gives every endpoint of the world its upstream, and every pool its members.
-    fn place_members(&mut self, world: &World) {
-        let ids: Vec<Option<EndpointId>> = world
-            .plan
-            .endpoints
-            .iter()
-            .map(|e| self.fleet.by_name(&e.name))
-            .collect();
-        for (endpoint, id) in world.plan.endpoints.iter().zip(&ids) {
-            let Some(id) = *id else { continue };
-            let same = self
-                .upstreams
-                .get(&id)
-                .is_some_and(|upstream| upstream.target == endpoint.target);
-            if !same {
-                self.upstreams.insert(
-                    id,
-                    Arc::new(Upstream::new(
-                        id,
-                        endpoint.name.clone(),
-                        endpoint.target.clone(),
-                    )),
-                );
-            }
-        }
-        let pools: Vec<_> = world
-            .plan
-            .pools
-            .iter()
-            .map(|pool| {
-                let members = pool
-                    .members
-                    .iter()
-                    .filter_map(|m| Some((ids[m.endpoint]?, m.weight)))
-                    .collect();
-                (self.pools.id(&pool.name), members)
-            })
-            .collect();
-        self.pools.replace(pools);
-    }
-}
-
-/// The fleet's view of a plan.
-fn specs(plan: &Plan) -> Vec<fleet::Spec> {
-    // A removed node may go on for as long as the most patient of the services that use it says.
-    let mut drains = vec![Duration::ZERO; plan.endpoints.len()];
-    for service in &plan.services {
-        for member in &plan.pools[service.pool].members {
-            drains[member.endpoint] = drains[member.endpoint].max(service.drain);
-        }
-    }
-    // An endpoint that no pool holds is nobody's business; `check` has warned of it.
-    plan.endpoints
-        .iter()
-        .zip(drains)
-        .filter_map(|(endpoint, drain)| {
-            Some(fleet::Spec {
-                name: endpoint.name.clone(),
-                node: plan.nodes[endpoint.node].facts.clone(),
-                target: endpoint.target.clone(),
-                slots: endpoint.slots,
-                drained: plan.nodes[endpoint.node].drained,
-                health: plan.services[endpoint.probed_by?].health,
-                drain,
-            })
-        })
-        .collect()
 }
 
 /// Now, on the clock that tests can pause.

@@ -2,11 +2,13 @@
 
 mod access_line;
 mod events;
+mod gauges;
 mod log;
 mod metrics;
 mod process;
 
 pub use access_line::AccessLine;
 pub use events::{Event, Events, Told};
+pub use gauges::EndpointGauge;
 pub use log::init as init_log;
-pub use metrics::{EndpointGauge, EndpointMetrics, Metrics, Outcome, ProbeOutcome, ServiceMetrics};
+pub use metrics::{EndpointMetrics, Metrics, Outcome, ProbeOutcome, ServiceMetrics};

@@ -1,0 +1,175 @@
+//! What stands behind the one lock: fleet, schedule, and what joins them.
+
+use super::lease::Lease;
+use super::pools::Pools;
+use super::room::{FleetRoom, lacks};
+use super::upstream::Upstream;
+use super::world::{LiveService, World};
+use crate::config::plan::Plan;
+use crate::fleet::{self, Fleet};
+use crate::schedule::{self, Schedule, TicketId};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tabane_api::{EndpointId, Need, Refusal};
+use tokio::sync::oneshot;
+
+/// Fleet and schedule under one lock.
+pub(super) struct Core {
+    pub(super) fleet: Fleet,
+    pub(super) schedule: Schedule,
+    pub(super) pools: Pools,
+    pub(super) upstreams: HashMap<EndpointId, Arc<Upstream>>,
+    pub(super) waiters: HashMap<TicketId, Waiter>,
+}
+
+/// Someone whose ticket waits.
+pub(super) struct Waiter {
+    pub(super) tell: oneshot::Sender<Result<Lease, Refusal>>,
+    pub(super) service: Arc<LiveService>,
+    pub(super) need: Need,
+}
+
+/// What is left to do when the lock is open again.
+#[derive(Default)]
+pub(super) struct Outbox {
+    pub(super) fleet: Vec<fleet::Action>,
+    pub(super) verdicts: Vec<(Waiter, Result<Arc<Upstream>, Refusal>)>,
+}
+
+// === impl Core ===
+
+impl Core {
+    pub(super) fn apply(&mut self, event: fleet::Event, now: Instant, out: &mut Outbox) {
+        let actions = self.fleet.apply(event, now);
+        if actions
+            .iter()
+            .any(|action| matches!(action, fleet::Action::Freed))
+        {
+            self.match_waiting(now, out);
+        }
+        out.fleet.extend(actions);
+    }
+
+    /// Why no endpoint of the pool could ever serve a ticket; `None` when one could, or when there is none at all.
+    pub(super) fn nobody_fits(&self, ticket: &schedule::Ticket) -> Option<String> {
+        let members = self.pools.members(ticket.pool).iter();
+        let mut nodes = members
+            .filter_map(|(id, _)| self.fleet.get(*id))
+            .map(fleet::Endpoint::node);
+        let first = lacks(&ticket.need, nodes.next()?)?;
+        nodes
+            .all(|node| lacks(&ticket.need, node).is_some())
+            .then_some(first)
+    }
+
+    pub(super) fn match_waiting(&mut self, now: Instant, out: &mut Outbox) {
+        if self.schedule.waiting() > 0 {
+            self.schedule(schedule::Event::Freed, now, out);
+        }
+    }
+
+    /// Applies an event and puts the verdicts of those who wait into the outbox; returns those of tickets without a waiter.
+    pub(super) fn schedule(
+        &mut self,
+        event: schedule::Event,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Vec<schedule::Action> {
+        let mut room = FleetRoom {
+            fleet: &mut self.fleet,
+            pools: &self.pools,
+        };
+        let mut actions = self.schedule.apply(event, &mut room, now);
+        actions.retain(|action| {
+            let id = match action {
+                schedule::Action::Grant(id, _) | schedule::Action::Refuse(id, _) => id,
+            };
+            let Some(waiter) = self.waiters.remove(id) else {
+                return true;
+            };
+            out.verdicts.push((waiter, self.verdict(action)));
+            false
+        });
+        actions
+    }
+
+    pub(super) fn verdict(&self, action: &schedule::Action) -> Result<Arc<Upstream>, Refusal> {
+        match action {
+            schedule::Action::Refuse(_, why) => Err(why.clone()),
+            schedule::Action::Grant(_, endpoint) => {
+                self.upstreams.get(endpoint).cloned().ok_or_else(|| {
+                    Refusal::Internal("the endpoint left while it was granted".into())
+                })
+            }
+        }
+    }
+
+    /// Gives every endpoint of the world its upstream, and every pool its members.
+    pub(super) fn place_members(&mut self, world: &World) {
+        let ids: Vec<Option<EndpointId>> = world
+            .plan
+            .endpoints
+            .iter()
+            .map(|e| self.fleet.by_name(&e.name))
+            .collect();
+        for (endpoint, id) in world.plan.endpoints.iter().zip(&ids) {
+            let Some(id) = *id else { continue };
+            let same = self
+                .upstreams
+                .get(&id)
+                .is_some_and(|upstream| upstream.target == endpoint.target);
+            if !same {
+                self.upstreams.insert(
+                    id,
+                    Arc::new(Upstream::new(
+                        id,
+                        endpoint.name.clone(),
+                        endpoint.target.clone(),
+                    )),
+                );
+            }
+        }
+        let pools: Vec<_> = world
+            .plan
+            .pools
+            .iter()
+            .map(|pool| {
+                let members = pool
+                    .members
+                    .iter()
+                    .filter_map(|m| Some((ids[m.endpoint]?, m.weight)))
+                    .collect();
+                (self.pools.id(&pool.name), members)
+            })
+            .collect();
+        self.pools.replace(pools);
+    }
+}
+
+/// The fleet's view of a plan.
+pub(super) fn specs(plan: &Plan) -> Vec<fleet::Spec> {
+    // A removed node may go on for as long as the most patient of the services that use it says.
+    let mut drains = vec![Duration::ZERO; plan.endpoints.len()];
+    for service in &plan.services {
+        for member in &plan.pools[service.pool].members {
+            drains[member.endpoint] = drains[member.endpoint].max(service.drain);
+        }
+    }
+    // An endpoint that no pool holds is nobody's business; `check` has warned of it.
+    plan.endpoints
+        .iter()
+        .zip(drains)
+        .filter_map(|(endpoint, drain)| {
+            Some(fleet::Spec {
+                name: endpoint.name.clone(),
+                node: plan.nodes[endpoint.node].facts.clone(),
+                target: endpoint.target.clone(),
+                slots: endpoint.slots,
+                drained: plan.nodes[endpoint.node].drained,
+                health: plan.services[endpoint.probed_by?].health,
+                drain,
+            })
+        })
+        .collect()
+}

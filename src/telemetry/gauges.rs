@@ -1,0 +1,131 @@
+//! What `/metrics` says of this moment: asked of the rooms at a scrape, counted nowhere.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// An endpoint's state at the moment of a scrape.
+#[derive(Clone, Debug)]
+pub struct EndpointGauge {
+    /// Its node.
+    pub node: Arc<str>,
+    /// `node/endpoint`.
+    pub endpoint: Arc<str>,
+    /// Its state in a word.
+    pub state: &'static str,
+    /// How many requests at once.
+    pub slots: u32,
+    /// Slots taken, those that cool among them.
+    pub used: u32,
+    /// Slots that cool.
+    pub cooling: u32,
+    /// The card's free memory by its last probe.
+    pub vram_free_mib: Option<u64>,
+}
+
+/// An endpoint's states, all of them.
+const STATES: [&str; 7] = [
+    "unproven", "up", "down", "ejected", "trial", "draining", "leaving",
+];
+
+/// Appends them to a text in OpenMetrics' form.
+pub(super) fn render(
+    text: &mut String,
+    endpoints: &[EndpointGauge],
+    waiting: &[(String, usize)],
+    connections: usize,
+    held_bytes: u64,
+    config_hash: &str,
+) {
+    let mut gauge = |name: &str, help: &str, series: &mut dyn Iterator<Item = (String, f64)>| {
+        let _ = write!(
+            text,
+            "# HELP tabane_{name} {help}.\n# TYPE tabane_{name} gauge\n"
+        );
+        for (labels, value) in series {
+            let _ = writeln!(text, "tabane_{name}{labels} {value}");
+        }
+    };
+    let of = |e: &EndpointGauge| {
+        format!(
+            "{{node=\"{}\",endpoint=\"{}\"}}",
+            escaped(&e.node),
+            escaped(&e.endpoint)
+        )
+    };
+    gauge(
+        "waiting",
+        "Requests that wait",
+        &mut waiting
+            .iter()
+            .map(|(service, n)| (format!("{{service=\"{}\"}}", escaped(service)), *n as f64)),
+    );
+    gauge(
+        "endpoint_slots",
+        "How many requests at once",
+        &mut endpoints.iter().map(|e| (of(e), f64::from(e.slots))),
+    );
+    gauge(
+        "endpoint_slots_used",
+        "Slots taken",
+        &mut endpoints.iter().map(|e| (of(e), f64::from(e.used))),
+    );
+    gauge(
+        "endpoint_slots_cooling",
+        "Slots of requests that were broken off",
+        &mut endpoints.iter().map(|e| (of(e), f64::from(e.cooling))),
+    );
+    gauge(
+        "endpoint_vram_free_mib",
+        "Free GPU memory by the last probe",
+        &mut endpoints
+            .iter()
+            .filter_map(|e| Some((of(e), e.vram_free_mib? as f64))),
+    );
+    let states = endpoints.iter().flat_map(|e| {
+        STATES.iter().map(move |state| {
+            let labels = format!(
+                "{{node=\"{}\",endpoint=\"{}\",state=\"{state}\"}}",
+                escaped(&e.node),
+                escaped(&e.endpoint)
+            );
+            (labels, f64::from(u8::from(*state == e.state)))
+        })
+    });
+    gauge(
+        "endpoint_state",
+        "1 for the state an endpoint is in",
+        &mut states.into_iter(),
+    );
+    gauge(
+        "connections_open",
+        "Client connections",
+        &mut [(String::new(), connections as f64)].into_iter(),
+    );
+    gauge(
+        "held_bytes",
+        "Bytes of request bodies held",
+        &mut [(String::new(), held_bytes as f64)].into_iter(),
+    );
+    gauge(
+        "config_info",
+        "The hash of the files that serve",
+        &mut [(format!("{{hash=\"{config_hash}\"}}"), 1.0)].into_iter(),
+    );
+    gauge(
+        "build_info",
+        "The version that runs",
+        &mut [(
+            format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")),
+            1.0,
+        )]
+        .into_iter(),
+    );
+}
+
+/// A label's value (OpenMetrics 1.0, ABNF `escaped-char`).
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
