@@ -17,7 +17,7 @@ use tabane::schedule::{
 };
 use tabane_api::{Candidate, EndpointId, Need, NodeFacts, Policy, Registry, Vitals};
 
-struct OnePool<'a>(&'a mut Fleet, &'a [EndpointId]);
+struct OnePool<'a>(&'a mut Fleet, &'a [EndpointId], Instant);
 
 impl Room for OnePool<'_> {
     fn candidates<'b>(&'b self, _ticket: &Ticket, into: &mut Vec<Candidate<'b>>) {
@@ -30,7 +30,7 @@ impl Room for OnePool<'_> {
     }
 
     fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool {
-        self.0.take(endpoint, need.slots)
+        self.0.take(endpoint, need.slots, self.2)
     }
 }
 
@@ -117,7 +117,7 @@ fn decisions(c: &mut Criterion) {
                     next += 1;
                     schedule.apply(
                         Event::Arrived(ticket(next, next as usize % lanes, &policy, now)),
-                        &mut OnePool(fleet, &ids),
+                        &mut OnePool(fleet, &ids, now),
                         now,
                     )
                 };
@@ -144,7 +144,7 @@ fn decisions(c: &mut Criterion) {
                     );
                     if waiting > 0 {
                         let served =
-                            schedule.apply(Event::Freed, &mut OnePool(&mut fleet, &ids), now);
+                            schedule.apply(Event::Freed, &mut OnePool(&mut fleet, &ids, now), now);
                         if let Some(Action::Grant(_, endpoint)) = served.first() {
                             free = ids.iter().position(|id| id == endpoint).unwrap_or(0);
                         }

@@ -23,7 +23,7 @@ const NODES: usize = 6;
 const COOL: Duration = Duration::from_millis(500);
 
 /// Two pools that share their middle.
-struct Pools<'a>(&'a mut Fleet);
+struct Pools<'a>(&'a mut Fleet, Instant);
 
 fn pool_of(service: usize) -> std::ops::Range<usize> {
     [0..4, 2..NODES][service].clone()
@@ -46,7 +46,7 @@ impl Room for Pools<'_> {
 
     fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool {
         assert!(self.0.usable(endpoint), "only what is usable is granted");
-        self.0.take(endpoint, need.slots)
+        self.0.take(endpoint, need.slots, self.1)
     }
 }
 
@@ -157,9 +157,11 @@ impl Farm {
     fn happen(&mut self, event: fleet::Event) {
         let actions = self.fleet.apply(event, self.now);
         if actions.contains(&fleet::Action::Freed) {
-            let served = self
-                .schedule
-                .apply(Event::Freed, &mut Pools(&mut self.fleet), self.now);
+            let served = self.schedule.apply(
+                Event::Freed,
+                &mut Pools(&mut self.fleet, self.now),
+                self.now,
+            );
             self.served(served);
         }
     }
@@ -190,7 +192,7 @@ impl Farm {
         self.waiting.insert(self.next, ticket.clone());
         let served = self.schedule.apply(
             Event::Arrived(ticket),
-            &mut Pools(&mut self.fleet),
+            &mut Pools(&mut self.fleet, self.now),
             self.now,
         );
         self.served(served);
@@ -263,7 +265,7 @@ impl Farm {
         self.left += 1;
         self.schedule.apply(
             Event::Left(TicketId(id)),
-            &mut Pools(&mut self.fleet),
+            &mut Pools(&mut self.fleet, self.now),
             self.now,
         );
     }
@@ -310,7 +312,7 @@ impl Farm {
         }
         for ticket in self.waiting.values() {
             let mut among = Vec::new();
-            let pools = Pools(&mut self.fleet);
+            let pools = Pools(&mut self.fleet, self.now);
             pools.candidates(ticket, &mut among);
             assert!(
                 !among.iter().any(|c| c.has_room(&ticket.need)),

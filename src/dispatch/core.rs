@@ -79,6 +79,7 @@ impl Core {
         let mut room = FleetRoom {
             fleet: &mut self.fleet,
             pools: &self.pools,
+            now,
         };
         let mut actions = self.schedule.apply(event, &mut room, now);
         actions.retain(|action| {

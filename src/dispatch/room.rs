@@ -1,12 +1,14 @@
 use super::pools::Pools;
 use crate::fleet::Fleet;
 use crate::schedule::{Room, Ticket};
+use std::time::Instant;
 use tabane_api::{Candidate, EndpointId, Need, NodeFacts};
 
 /// Where fleet and schedule meet: who could serve a ticket, and the taking of a slot.
 pub(super) struct FleetRoom<'a> {
     pub(super) fleet: &'a mut Fleet,
     pub(super) pools: &'a Pools,
+    pub(super) now: Instant,
 }
 
 impl Room for FleetRoom<'_> {
@@ -25,16 +27,13 @@ impl Room for FleetRoom<'_> {
     }
 
     fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool {
-        self.fleet.take(endpoint, need.slots)
+        self.fleet.take(endpoint, need.slots, self.now)
     }
 }
 
 impl FleetRoom<'_> {
     fn candidate(&self, id: EndpointId, weight: u32, need: &Need) -> Option<Candidate<'_>> {
-        if !self.fleet.usable(id) {
-            return None;
-        }
-        let endpoint = self.fleet.get(id)?;
+        let endpoint = self.fleet.get(id).filter(|e| e.is_usable())?;
         lacks(need, endpoint.node())
             .is_none()
             .then(|| endpoint.candidate(weight))

@@ -1,5 +1,6 @@
 use super::health::{Health, Word};
 use crate::config::plan::{HealthPlan, Target};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::{Candidate, EndpointId, EndpointView, NodeFacts, Vitals, hash};
@@ -32,9 +33,19 @@ pub struct Endpoint {
     pub(super) health: Health,
     /// An operator's mark.
     pub(super) marked: bool,
-    /// Set when the plan no longer wants it: when its leases are revoked.
-    pub(super) leaving: Option<Instant>,
+    /// Whether the plan no longer wants it.
+    pub(super) leaving: bool,
+    /// When its leases are revoked; told once, then `None`.
+    pub(super) revoke_at: Option<Instant>,
+    /// Since when it is where it is: a probe that began before asked another machine.
+    pub(super) there_since: Instant,
+    /// When time alone changes something of it, as the fleet has noted it.
+    pub(super) due: Option<Instant>,
     pub(super) at_work: u32,
+    /// How many requests hold the slots at work: a node counts requests, not slots.
+    pub(super) requests: u32,
+    /// When the youngest of them were given, kept while something cools.
+    pub(super) young: VecDeque<Instant>,
     pub(super) passing: u32,
     pub(super) cooling: Vec<Cooling>,
     pub(super) vitals: Arc<Vitals>,
@@ -103,8 +114,13 @@ impl Endpoint {
             hash: hash(spec.name.as_bytes()),
             health: Health::new(now),
             marked,
-            leaving: None,
+            leaving: false,
+            revoke_at: None,
+            there_since: now,
+            due: None,
             at_work: 0,
+            requests: 0,
+            young: VecDeque::new(),
             passing: 0,
             cooling: Vec::new(),
             vitals: Arc::default(),
@@ -171,7 +187,7 @@ impl Endpoint {
     /// Its state in a word: what keeps it from work first.
     pub fn state(&self) -> State {
         match self.health.word() {
-            _ if self.leaving.is_some() => State::Leaving,
+            _ if self.leaving => State::Leaving,
             Word::Down => State::Down,
             _ if self.marked || self.spec.drained => State::Draining,
             Word::Unproven => State::Unproven,
@@ -183,12 +199,21 @@ impl Endpoint {
 
     /// Whether it may be given new work, room or not.
     pub fn is_usable(&self) -> bool {
-        self.leaving.is_none() && !self.marked && !self.spec.drained && self.health.takes_work()
+        !self.leaving && !self.marked && !self.spec.drained && self.health.takes_work()
     }
 
     /// Whether nothing of ours is on it any more.
     pub(super) fn is_idle(&self) -> bool {
         self.at_work == 0 && self.passing == 0
+    }
+
+    /// When time alone changes something of it.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let cooling = self.cooling.iter().map(|cooling| cooling.until).min();
+        [cooling, self.health.due(), self.revoke_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// As a policy sees it.

@@ -8,7 +8,9 @@
 //! - The slot is the node's, not the response's: a request that was broken off may still be at work there
 //!   (a renderer does not notice that its client left). Its slots *cool* until the node says that it works
 //!   on no more than we know of, `Service::stop` achieved it, or the service's `cool_down` has passed.
-//! - A probe frees cooling slots only if it began after they began to cool: an older one saw the past.
+//! - A probe frees cooling slots only if it began after they began to cool: an older one saw the past. What
+//!   was taken since it began is not among those it counted.
+//! - A probe that began before its endpoint moved asked another machine: it says nothing.
 //! - Leases without slots are counted too, so that a leaving endpoint waits for them.
 
 mod endpoint;
@@ -32,8 +34,8 @@ pub struct Fleet {
     next: u32,
     /// Nodes an operator drained, whether or not the plan has them.
     marked: BTreeSet<Arc<str>>,
-    /// What [`Fleet::next_due`] says, kept: it is asked after every event, and few events change it.
-    due: Option<Instant>,
+    /// What each endpoint is waiting for, soonest first: asked on every turn, so never searched for.
+    due: BTreeSet<(Instant, EndpointId)>,
 }
 
 /// What happened.
@@ -116,7 +118,8 @@ pub enum Failure {
 /// What follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// There may be room that was not there before.
+    /// Who waits should look again: there may be room that was not there before, or one who was waited for
+    /// is out, so that whoever was tied to it may go elsewhere.
     Freed,
     /// An endpoint is used again, or for the first time.
     Up(EndpointId),
@@ -140,27 +143,6 @@ impl Fleet {
 
     /// Lets something happen.
     pub fn apply(&mut self, event: Event, now: Instant) -> Vec<Action> {
-        // An answer that was whole, or has begun, sets no clock; and those are nearly all events there are.
-        let keeps_due = matches!(
-            event,
-            Event::Answered { .. }
-                | Event::Ended {
-                    end: End::Done | End::Unused,
-                    ..
-                }
-        );
-        let actions = self.happen(event, now);
-        if !keeps_due
-            || actions
-                .iter()
-                .any(|action| matches!(action, Action::Gone(_)))
-        {
-            self.due = self.find_due();
-        }
-        actions
-    }
-
-    fn happen(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Plan(specs) => self.plan(specs, now),
             Event::Drain { node, on } => self.drain(node, on),
@@ -187,17 +169,20 @@ impl Fleet {
     }
 
     /// Takes slots on an endpoint; `false` when it is not usable or they do not fit.
-    pub fn take(&mut self, id: EndpointId, slots: u32) -> bool {
+    pub fn take(&mut self, id: EndpointId, slots: u32, now: Instant) -> bool {
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
             return false;
         };
-        if !endpoint.is_usable() || (slots > 0 && endpoint.used() + slots > endpoint.slots()) {
+        let fits = slots == 0 || endpoint.used().saturating_add(slots) <= endpoint.slots();
+        if !endpoint.is_usable() || !fits {
             return false;
         }
         if slots == 0 {
             endpoint.passing += 1;
         } else {
             endpoint.at_work += slots;
+            endpoint.requests += 1;
+            endpoint.note_taken(now);
         }
         endpoint.health.taken();
         true
@@ -236,18 +221,7 @@ impl Fleet {
 
     /// When a [`Event::Tick`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
-        self.due
-    }
-
-    fn find_due(&self) -> Option<Instant> {
-        let due = |endpoint: &Endpoint| {
-            let cooling = endpoint.cooling.iter().map(|cooling| cooling.until).min();
-            [cooling, endpoint.health.due(), endpoint.leaving]
-                .into_iter()
-                .flatten()
-                .min()
-        };
-        self.endpoints.values().filter_map(due).min()
+        self.due.first().map(|(due, _)| *due)
     }
 
     fn plan(&mut self, specs: Vec<Spec>, now: Instant) -> Vec<Action> {
@@ -263,11 +237,13 @@ impl Fleet {
                     if known.spec.target != spec.target {
                         // Another machine under the old name: nothing that was known of it holds.
                         known.health = Health::new(now);
+                        known.there_since = now;
                         known.vitals = Arc::default();
                         known.last_error.clear();
                     }
                     known.marked = self.marked.contains(&spec.node.name);
-                    known.leaving = None;
+                    known.leaving = false;
+                    known.revoke_at = None;
                     known.spec = spec;
                 }
                 None => {
@@ -281,11 +257,15 @@ impl Fleet {
             }
         }
         for endpoint in self.endpoints.values_mut() {
-            if !wanted.contains(endpoint.name()) && endpoint.leaving.is_none() {
-                endpoint.leaving = Some(now + endpoint.spec.drain);
+            if !endpoint.leaving && !wanted.contains(endpoint.name()) {
+                endpoint.leaving = true;
+                endpoint.revoke_at = Some(now + endpoint.spec.drain);
             }
         }
-        self.forget_idle(&mut actions);
+        let all: Vec<EndpointId> = self.endpoints.keys().copied().collect();
+        for id in all {
+            self.settle(id, &mut actions);
+        }
         // More slots, a mark of the file taken back, a node that returned: those who wait should look again.
         actions.push(Action::Freed);
         actions
@@ -301,11 +281,10 @@ impl Fleet {
         }
         if on {
             self.marked.insert(node);
-            Vec::new()
         } else {
             self.marked.remove(&node);
-            vec![Action::Freed]
         }
+        vec![Action::Freed]
     }
 
     fn probed(
@@ -318,6 +297,9 @@ impl Fleet {
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
             return Vec::new();
         };
+        if started < endpoint.there_since {
+            return Vec::new();
+        }
         let mut actions = Vec::new();
         match outcome {
             Ok(vitals) => {
@@ -345,6 +327,7 @@ impl Fleet {
                 ));
             }
         }
+        self.settle(id, &mut actions);
         actions
     }
 
@@ -365,6 +348,7 @@ impl Fleet {
         } else {
             debug_assert!(endpoint.at_work >= slots, "a lease was given back twice");
             endpoint.at_work = endpoint.at_work.saturating_sub(slots);
+            endpoint.requests = endpoint.requests.saturating_sub(1);
         }
         let plan = endpoint.spec.health;
         let changes = match end {
@@ -391,7 +375,7 @@ impl Fleet {
         } else {
             actions.push(Action::Freed);
         }
-        self.forget_idle(&mut actions);
+        self.settle(id, &mut actions);
         actions
     }
 
@@ -399,75 +383,116 @@ impl Fleet {
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
             return Vec::new();
         };
-        let Some(oldest) = endpoint
-            .cooling
-            .iter()
-            .position(|cooling| cooling.slots == slots)
+        let alike = |(_, cooling): &(usize, &Cooling)| cooling.slots == slots;
+        let all = || endpoint.cooling.iter().enumerate().filter(alike);
+        // Which of those that are alike was stopped is not said: the earliest and the shortest of them is
+        // taken off, so that what stays is never less than what may still be at work.
+        let earliest = all().min_by_key(|(_, cooling)| cooling.since);
+        let shortest = all().min_by_key(|(_, cooling)| cooling.until);
+        let (Some((earliest, &Cooling { until, .. })), Some((shortest, _))) = (earliest, shortest)
         else {
             return Vec::new();
         };
-        endpoint.cooling.remove(oldest);
-        vec![Action::Freed]
+        endpoint.cooling[shortest].until = until;
+        endpoint.cooling.remove(earliest);
+        let mut actions = vec![Action::Freed];
+        self.settle(id, &mut actions);
+        actions
     }
 
     fn tick(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        for endpoint in self.endpoints.values_mut() {
+        while let Some(&(due, id)) = self.due.first()
+            && due <= now
+        {
+            self.due.pop_first();
+            let Some(endpoint) = self.endpoints.get_mut(&id) else {
+                continue;
+            };
+            endpoint.due = None;
             let before = endpoint.cooling.len();
             endpoint.cooling.retain(|cooling| cooling.until > now);
             if endpoint.cooling.len() < before {
                 actions.push(Action::Freed);
             }
-            actions.extend(told(endpoint.id, endpoint.health.tick(now)));
-            if endpoint.leaving.is_some_and(|until| until <= now) {
-                actions.push(Action::Revoke(endpoint.id, Why::Left));
+            actions.extend(told(id, endpoint.health.tick(now)));
+            if endpoint.revoke_at.is_some_and(|until| until <= now) {
                 // Told once: what does not end by this is not ended by telling it again.
-                endpoint.leaving = Some(now + Duration::from_secs(86_400));
+                endpoint.revoke_at = None;
+                actions.push(Action::Revoke(id, Why::Left));
             }
+            self.settle(id, &mut actions);
         }
-        self.forget_idle(&mut actions);
         actions
     }
 
-    /// Forgets endpoints that left and hold nothing of ours.
-    fn forget_idle(&mut self, actions: &mut Vec<Action>) {
-        if self
-            .endpoints
-            .values()
-            .all(|endpoint| endpoint.leaving.is_none())
-        {
+    /// Brings what the fleet keeps of an endpoint beside it up to date, after anything may have changed:
+    /// when it is due, and whether it can be forgotten, having left and holding nothing of ours.
+    fn settle(&mut self, id: EndpointId, actions: &mut Vec<Action>) {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
             return;
+        };
+        if endpoint.cooling.is_empty() {
+            endpoint.young.clear();
         }
-        let idle = |endpoint: &Endpoint| endpoint.leaving.is_some() && endpoint.is_idle();
-        let gone: Vec<EndpointId> = self
-            .endpoints
-            .values()
-            .filter(|endpoint| idle(endpoint))
-            .map(|endpoint| endpoint.id)
-            .collect();
-        for id in gone {
-            if let Some(endpoint) = self.endpoints.remove(&id) {
-                self.by_name.remove(endpoint.name());
+        let gone = endpoint.leaving && endpoint.is_idle();
+        let due = endpoint.next_due().filter(|_| !gone);
+        if due != endpoint.due {
+            if let Some(before) = endpoint.due {
+                self.due.remove(&(before, id));
             }
+            if let Some(due) = due {
+                self.due.insert((due, id));
+            }
+            endpoint.due = due;
+        }
+        if gone && let Some(endpoint) = self.endpoints.remove(&id) {
+            self.by_name.remove(endpoint.name());
             actions.push(Action::Gone(id));
         }
     }
 }
 
 impl Endpoint {
+    /// Remembers when a request was given, while something cools: a probe under way does not know of it.
+    fn note_taken(&mut self, now: Instant) {
+        if self.cooling.is_empty() {
+            return;
+        }
+        self.young.push_back(now);
+        // More than are at work cannot be young: the older ones are forgotten.
+        while self.young.len() > self.requests as usize {
+            self.young.pop_front();
+        }
+    }
+
     /// The node says how many requests it works on: what cools beyond that has ended. Whether anything did.
     fn cool_to(&mut self, busy: u32, probe_started: Instant) -> bool {
-        let mut still = busy.saturating_sub(self.at_work);
-        let before = self.cooling.len();
-        self.cooling.retain(|cooling| {
-            let seen = cooling.since < probe_started;
-            let stays = !seen || still > 0;
-            if seen {
-                still = still.saturating_sub(cooling.slots);
-            }
-            stays
-        });
-        self.cooling.len() < before
+        let young = self.young.iter().filter(|at| **at >= probe_started).count();
+        let still = (busy as usize).saturating_sub((self.requests as usize).saturating_sub(young));
+        let (seen, unseen): (Vec<Cooling>, Vec<Cooling>) = self
+            .cooling
+            .iter()
+            .partition(|cooling| cooling.since < probe_started);
+        if seen.len() <= still {
+            return false;
+        }
+        // Which of them go on nobody knows: those that stay are the largest, for the longest.
+        let mut slots = Vec::from_iter(seen.iter().map(|cooling| cooling.slots));
+        let mut until = Vec::from_iter(seen.iter().map(|cooling| cooling.until));
+        slots.sort_unstable_by(|a, b| b.cmp(a));
+        until.sort_unstable_by(|a, b| b.cmp(a));
+        let since = seen.iter().map(|cooling| cooling.since).max();
+        let stays = slots.into_iter().zip(until).take(still);
+        self.cooling = stays
+            .map(|(slots, until)| Cooling {
+                slots,
+                since: since.unwrap_or(probe_started),
+                until,
+            })
+            .chain(unseen)
+            .collect();
+        true
     }
 }
 
@@ -487,8 +512,8 @@ fn told(id: EndpointId, changes: impl IntoIterator<Item = Change>) -> Vec<Action
     for change in changes {
         match change {
             Change::Up => actions.extend([Action::Up(id), Action::Freed]),
-            Change::Down(why) => actions.push(Action::Down(id, why)),
-            Change::Ejected(length) => actions.push(Action::Ejected(id, length)),
+            Change::Down(why) => actions.extend([Action::Down(id, why), Action::Freed]),
+            Change::Ejected(length) => actions.extend([Action::Ejected(id, length), Action::Freed]),
             Change::Revoke(why) => actions.push(Action::Revoke(id, why)),
             Change::Room => actions.push(Action::Freed),
         }

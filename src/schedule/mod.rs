@@ -127,7 +127,7 @@ impl Schedule {
 
     fn arrived(&mut self, ticket: Ticket, room: &mut dyn Room, now: Instant) -> Vec<Action> {
         if self.lanes.len() == 0 {
-            match self.attempt(&ticket, room) {
+            match attempt(&ticket, room, &mut *self.draw) {
                 Tried::Granted(endpoint) => {
                     self.granted(&ticket, now);
                     return vec![Action::Grant(ticket.id, endpoint)];
@@ -192,61 +192,24 @@ impl Schedule {
         // A lane whose head found no room is passed over: its place is behind us, and whoever stands behind
         // it wants the same. A lane whose head was served shows the next, whose place lies ahead.
         let mut last = None;
-        while let Some(ticket) = self.lanes.next_head(last).cloned() {
+        while let Some(ticket) = self.lanes.next_head(last) {
             last = Some(ticket.place());
-            match self.attempt(&ticket, room) {
+            let id = ticket.id;
+            match attempt(ticket, room, &mut *self.draw) {
                 Tried::Granted(endpoint) => {
-                    self.remove(ticket.id);
-                    self.granted(&ticket, now);
-                    actions.push(Action::Grant(ticket.id, endpoint));
+                    if let Some(ticket) = self.remove(id) {
+                        self.granted(&ticket, now);
+                    }
+                    actions.push(Action::Grant(id, endpoint));
                 }
                 Tried::Broken(why) => {
-                    self.remove(ticket.id);
-                    actions.push(Action::Refuse(ticket.id, why));
+                    self.remove(id);
+                    actions.push(Action::Refuse(id, why));
                 }
                 Tried::Waits => {}
             }
         }
         actions
-    }
-
-    fn attempt(&mut self, ticket: &Ticket, room: &mut dyn Room) -> Tried {
-        let picked = {
-            let mut among = Vec::with_capacity(16);
-            room.candidates(ticket, &mut among);
-            if among.is_empty() {
-                return Tried::Waits;
-            }
-            let draw = &mut *self.draw;
-            // The one place where a plugin's code runs under the lock: its panic must not leave a ticket in two places.
-            let picked = catch_unwind(AssertUnwindSafe(|| {
-                ticket.policy.pick(&ticket.need, &among, draw)
-            }));
-            match picked {
-                Ok(None) => return Tried::Waits,
-                Ok(Some(index)) => match among.get(index) {
-                    Some(candidate) if candidate.has_room(&ticket.need) => candidate.id,
-                    Some(_) => return Tried::Waits,
-                    None => {
-                        return Tried::Broken(Refusal::Internal(format!(
-                            "the policy of service `{}` picked nobody's number",
-                            ticket.service
-                        )));
-                    }
-                },
-                Err(_) => {
-                    return Tried::Broken(Refusal::Internal(format!(
-                        "the policy of service `{}` panicked",
-                        ticket.service
-                    )));
-                }
-            }
-        };
-        if room.take(picked, &ticket.need) {
-            Tried::Granted(picked)
-        } else {
-            Tried::Waits
-        }
     }
 
     fn granted(&mut self, ticket: &Ticket, now: Instant) {
@@ -258,11 +221,11 @@ impl Schedule {
         self.lanes.insert(ticket);
     }
 
-    fn remove(&mut self, id: TicketId) {
-        if let Some(ticket) = self.lanes.remove(id) {
-            let service = self.service(&ticket.service);
-            service.waiting = service.waiting.saturating_sub(1);
-        }
+    fn remove(&mut self, id: TicketId) -> Option<Ticket> {
+        let ticket = self.lanes.remove(id)?;
+        let service = self.service(&ticket.service);
+        service.waiting = service.waiting.saturating_sub(1);
+        Some(ticket)
     }
 
     fn service(&mut self, name: &Arc<str>) -> &mut Service {
@@ -274,6 +237,39 @@ impl Schedule {
             self.services.insert(name.clone(), Service::default());
         }
         self.services.entry(name.clone()).or_default()
+    }
+}
+
+/// Has a ticket's policy choose, and takes what it chose.
+fn attempt(ticket: &Ticket, room: &mut dyn Room, draw: &mut dyn Draw) -> Tried {
+    let broken = |what: &str| {
+        let why = format!("the policy of service `{}` {what}", ticket.service);
+        Tried::Broken(Refusal::Internal(why))
+    };
+    let picked = {
+        let mut among = Vec::with_capacity(16);
+        room.candidates(ticket, &mut among);
+        if among.is_empty() {
+            return Tried::Waits;
+        }
+        // The one place where a plugin's code runs under the lock: its panic must not leave a ticket in two places.
+        let picked = catch_unwind(AssertUnwindSafe(|| {
+            ticket.policy.pick(&ticket.need, &among, draw)
+        }));
+        match picked {
+            Ok(None) => return Tried::Waits,
+            Ok(Some(index)) => match among.get(index) {
+                Some(candidate) if candidate.has_room(&ticket.need) => candidate.id,
+                Some(_) => return Tried::Waits,
+                None => return broken("picked nobody's number"),
+            },
+            Err(_) => return broken("panicked"),
+        }
+    };
+    if room.take(picked, &ticket.need) {
+        Tried::Granted(picked)
+    } else {
+        Tried::Waits
     }
 }
 

@@ -1,273 +1,479 @@
 use super::*;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
+use policies::testing::NOBODY;
 use std::time::Duration;
-use tabane_api::{NodeFacts, Policy, Urgency, hash};
+use tabane_api::{Need, Policy, Urgency};
 
-/// Endpoints with slots, and how many are used.
-struct Endpoints {
-    facts: NodeFacts,
-    all: Vec<(u32, u32)>,
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Endpoints 0, 1, … of so many slots, all of them in every pool.
+struct Hall {
+    slots: Vec<u32>,
+    used: Vec<u32>,
 }
 
-impl Room for Endpoints {
-    fn candidates<'a>(&'a self, _ticket: &Ticket, into: &mut Vec<Candidate<'a>>) {
-        into.extend(
-            self.all
-                .iter()
-                .enumerate()
-                .map(|(i, &(slots, used))| Candidate {
-                    id: EndpointId(i as u32),
-                    name: "n/http",
-                    hash: hash(&[i as u8]),
-                    weight: 1,
-                    slots,
-                    used,
-                    passing: 0,
-                    node: &self.facts,
-                }),
-        );
+impl Hall {
+    fn of(slots: &[u32]) -> Self {
+        Hall {
+            slots: slots.to_vec(),
+            used: vec![0; slots.len()],
+        }
+    }
+
+    fn full(slots: &[u32]) -> Self {
+        Hall {
+            used: slots.to_vec(),
+            ..Hall::of(slots)
+        }
+    }
+
+    fn give_back(&mut self, endpoint: usize, slots: u32) {
+        self.used[endpoint] -= slots;
+    }
+}
+
+impl Room for Hall {
+    fn candidates<'a>(&'a self, ticket: &Ticket, into: &mut Vec<Candidate<'a>>) {
+        let one = |i: usize| Candidate {
+            id: EndpointId(i as u32),
+            name: "n/x",
+            hash: i as u64,
+            weight: 1,
+            slots: self.slots[i],
+            used: self.used[i],
+            passing: 0,
+            node: &NOBODY,
+        };
+        let all = (0..self.slots.len()).map(one);
+        into.extend(all.filter(|c| !ticket.excluded.contains(&c.id)));
     }
 
     fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool {
-        let (slots, used) = &mut self.all[endpoint.0 as usize];
-        let fits = *used + need.slots <= *slots;
-        *used += if fits { need.slots } else { 0 };
+        let i = endpoint.0 as usize;
+        let fits = self.used[i] + need.slots <= self.slots[i];
+        if fits {
+            self.used[i] += need.slots;
+        }
         fits
     }
 }
 
-/// Takes the endpoint that the key names, and waits for it; without a key the first with room.
+/// The first with room; with a key, the endpoint of that number or nobody.
 struct Keyed;
 
 impl Policy for Keyed {
     fn pick(&self, need: &Need, among: &[Candidate<'_>], _draw: &mut dyn Draw) -> Option<usize> {
         match need.key {
-            Some(666) => panic!("as the test wants it"),
-            Some(key) => Some(key as usize),
-            None => among.iter().position(|candidate| candidate.has_room(need)),
+            Some(key) => among.iter().position(|c| c.hash == key),
+            None => among.iter().position(|c| c.has_room(need)),
         }
     }
 }
 
-struct Scene {
+struct Panics;
+
+impl Policy for Panics {
+    fn pick(&self, _need: &Need, _among: &[Candidate<'_>], _draw: &mut dyn Draw) -> Option<usize> {
+        // Not `panic!`: the hook would print a trace for what is meant.
+        std::panic::resume_unwind(Box::new("meant"))
+    }
+}
+
+struct Lies;
+
+impl Policy for Lies {
+    fn pick(&self, _need: &Need, among: &[Candidate<'_>], _draw: &mut dyn Draw) -> Option<usize> {
+        Some(among.len())
+    }
+}
+
+struct NoChance;
+
+impl Draw for NoChance {
+    fn below(&mut self, _bound: usize) -> usize {
+        0
+    }
+}
+
+/// A schedule, its room, and the time they live in.
+struct World {
     schedule: Schedule,
-    room: Endpoints,
+    hall: Hall,
     now: Instant,
-    next: u64,
+    start: Instant,
     policy: Arc<dyn Policy>,
 }
 
-impl Scene {
-    fn new(slots: &[u32]) -> Self {
-        Scene {
-            schedule: Schedule::new(Box::new(StdRng::seed_from_u64(1))),
-            room: Endpoints {
-                facts: NodeFacts::default(),
-                all: slots.iter().map(|slots| (*slots, 0)).collect(),
-            },
-            now: Instant::now(),
-            next: 0,
+impl World {
+    fn new(hall: Hall) -> Self {
+        let now = Instant::now();
+        World {
+            schedule: Schedule::new(Box::new(NoChance)),
+            hall,
+            now,
+            start: now,
             policy: Arc::new(Keyed),
         }
     }
 
-    fn ticket(&mut self, urgency: u8, key: Option<u64>) -> Ticket {
-        self.next += 1;
-        self.now += Duration::from_millis(1);
+    /// A ticket of service `s` that came so many seconds after the start.
+    fn ticket(&self, id: u64, second: u32) -> Ticket {
         Ticket {
-            id: TicketId(self.next),
-            service: "any".into(),
+            id: TicketId(id),
+            service: "s".into(),
             pool: PoolId(0),
-            need: Need {
-                urgency: Urgency::new(urgency),
-                key,
-                ..Need::of_class("x")
-            },
+            need: Need::of_class("x"),
             policy: self.policy.clone(),
             excluded: Vec::new(),
-            arrived: self.now,
+            arrived: self.start + SECOND * second,
             queue: QueueLimits {
                 max: 100,
-                max_wait: Duration::from_secs(60),
+                max_wait: SECOND * 300,
             },
         }
     }
 
     fn arrive(&mut self, ticket: Ticket) -> Vec<Action> {
-        self.schedule
-            .apply(Event::Arrived(ticket), &mut self.room, self.now)
+        let event = Event::Arrived(ticket);
+        self.schedule.apply(event, &mut self.hall, self.now)
     }
 
-    fn come(&mut self, urgency: u8, key: Option<u64>) -> (u64, Vec<Action>) {
-        let ticket = self.ticket(urgency, key);
-        (ticket.id.0, self.arrive(ticket))
+    /// One that comes and waits.
+    fn waits(&mut self, ticket: Ticket) {
+        assert_eq!(self.arrive(ticket), []);
     }
 
-    fn free(&mut self, endpoint: usize) -> Vec<u64> {
-        self.room.all[endpoint].1 -= 1;
-        self.now += Duration::from_secs(1);
-        let actions = self.schedule.apply(Event::Freed, &mut self.room, self.now);
+    fn freed(&mut self) -> Vec<Action> {
+        let actions = self.schedule.apply(Event::Freed, &mut self.hall, self.now);
+        assert_eq!(
+            self.schedule.apply(Event::Freed, &mut self.hall, self.now),
+            [],
+            "one pass gives all there is to give"
+        );
         actions
-            .into_iter()
-            .map(|action| {
-                if let Action::Grant(id, _) = action {
-                    id.0
-                } else {
-                    panic!("{action:?}")
-                }
+    }
+
+    fn leave(&mut self, id: u64) {
+        let event = Event::Left(TicketId(id));
+        assert_eq!(self.schedule.apply(event, &mut self.hall, self.now), []);
+    }
+
+    /// Frees slots of endpoint 0 one by one; who got them, in order.
+    fn serve_one_by_one(&mut self, n: usize) -> Vec<u64> {
+        (0..n)
+            .flat_map(|_| {
+                self.hall.give_back(0, 1);
+                granted(&self.freed())
             })
             .collect()
     }
 }
 
+fn granted(actions: &[Action]) -> Vec<u64> {
+    let one = |action: &Action| match action {
+        Action::Grant(id, _) => id.0,
+        other => panic!("not a grant: {other:?}"),
+    };
+    actions.iter().map(one).collect()
+}
+
+fn urgent(urgency: u8, ticket: Ticket) -> Ticket {
+    Ticket {
+        need: Need {
+            urgency: Urgency::new(urgency),
+            ..ticket.need
+        },
+        ..ticket
+    }
+}
+
+fn keyed(key: u64, ticket: Ticket) -> Ticket {
+    Ticket {
+        need: Need {
+            key: Some(key),
+            ..ticket.need
+        },
+        ..ticket
+    }
+}
+
+fn slots(slots: u32, ticket: Ticket) -> Ticket {
+    Ticket {
+        need: Need {
+            slots,
+            ..ticket.need
+        },
+        ..ticket
+    }
+}
+
+fn queue_of(max: usize, ticket: Ticket) -> Ticket {
+    Ticket {
+        queue: QueueLimits {
+            max,
+            ..ticket.queue
+        },
+        ..ticket
+    }
+}
+
+fn grant(id: u64, endpoint: u32) -> Action {
+    Action::Grant(TicketId(id), EndpointId(endpoint))
+}
+
 #[test]
-fn the_more_urgent_first_and_then_who_came_first() {
-    let mut scene = Scene::new(&[1]);
-    assert!(matches!(
-        scene.come(3, None).1[..],
-        [Action::Grant(_, EndpointId(0))]
-    ));
-    let ids: Vec<u64> = [3, 5, 3, 1, 1]
-        .map(|urgency| scene.come(urgency, None).0)
-        .to_vec();
-    let served: Vec<u64> = (0..5).flat_map(|_| scene.free(0)).collect();
-    assert_eq!(served, [ids[3], ids[4], ids[0], ids[2], ids[1]]);
+fn the_more_urgent_is_served_first_then_who_came_first() {
+    let mut world = World::new(Hall::full(&[1]));
+    // (id, urgency, second, pool): the pools differ, so that lanes do.
+    let all = [
+        (1, 3, 5, 0),
+        (2, 3, 1, 1),
+        (3, 0, 9, 0),
+        (4, 7, 0, 1),
+        (5, 3, 1, 0),
+        (6, 0, 8, 1),
+    ];
+    for (id, urgency, second, pool) in all {
+        let ticket = urgent(urgency, world.ticket(id, second));
+        world.waits(Ticket {
+            pool: PoolId(pool),
+            ..ticket
+        });
+    }
+    let seen: Vec<u64> = world.schedule.snapshot().iter().map(|v| v.ticket).collect();
+    assert_eq!(seen, [6, 3, 2, 5, 1, 4]);
+    assert_eq!(world.serve_one_by_one(6), seen);
+    assert_eq!(world.schedule.waiting(), 0);
+    assert_eq!(world.schedule.waiting_in("s"), 0);
+}
+
+#[test]
+fn one_pass_serves_all_there_is_room_for_in_order() {
+    let mut world = World::new(Hall::full(&[3, 2]));
+    for id in 1..=7 {
+        let ticket = world.ticket(id, id as u32);
+        world.waits(ticket);
+    }
+    world.hall.give_back(0, 2);
+    world.hall.give_back(1, 2);
     assert_eq!(
-        (scene.schedule.waiting(), scene.schedule.waiting_in("any")),
-        (0, 0)
+        world.freed(),
+        [grant(1, 0), grant(2, 0), grant(3, 1), grant(4, 1)]
+    );
+    assert_eq!(world.schedule.waiting(), 3);
+}
+
+#[test]
+fn a_newcomer_never_overtakes_one_that_waits_for_the_same() {
+    let mut world = World::new(Hall::full(&[1]));
+    world.waits(world.ticket(1, 0));
+    // The slot comes free, and before anyone says so, another comes.
+    world.hall.give_back(0, 1);
+    let actions = world.arrive(world.ticket(2, 1));
+    assert_eq!(granted(&actions), [1]);
+    assert_eq!(world.schedule.waiting(), 1);
+    assert_eq!(world.serve_one_by_one(1), [2]);
+}
+
+#[test]
+fn a_newcomer_never_overtakes_one_of_another_service_that_waits_for_the_same() {
+    let mut world = World::new(Hall::full(&[1]));
+    world.waits(world.ticket(1, 0));
+    world.hall.give_back(0, 1);
+    let other = Ticket {
+        service: "t".into(),
+        pool: PoolId(1),
+        ..world.ticket(2, 1)
+    };
+    assert_eq!(granted(&world.arrive(other)), [1]);
+}
+
+#[test]
+fn who_is_stuck_on_a_full_endpoint_does_not_hold_up_others() {
+    let mut world = World::new(Hall {
+        slots: vec![1, 4],
+        used: vec![1, 4],
+    });
+    for id in 1..=3 {
+        let stuck = urgent(0, keyed(0, world.ticket(id, 0)));
+        world.waits(stuck);
+    }
+    let wide = urgent(1, slots(4, world.ticket(4, 0)));
+    world.waits(wide);
+    world.waits(world.ticket(5, 1));
+    world.hall.give_back(1, 1);
+    assert_eq!(world.freed(), [grant(5, 1)]);
+    // A newcomer that wants what nobody waits for is served at once.
+    world.hall.give_back(1, 1);
+    assert_eq!(world.arrive(keyed(1, world.ticket(6, 2))), [grant(6, 1)]);
+    world.hall.give_back(0, 1);
+    assert_eq!(world.freed(), [grant(1, 0)]);
+    world.hall.give_back(1, 4);
+    assert_eq!(world.freed(), [grant(4, 1)]);
+}
+
+#[test]
+fn a_queue_is_bounded_per_service() {
+    let mut world = World::new(Hall::full(&[1]));
+    for id in 1..=2 {
+        let ticket = queue_of(2, world.ticket(id, 0));
+        world.waits(ticket);
+    }
+    let actions = world.arrive(queue_of(2, world.ticket(3, 0)));
+    let full = Refusal::QueueFull {
+        service: "s".into(),
+        waiting: 2,
+        retry_after: rate::UNKNOWN,
+    };
+    assert_eq!(actions, [Action::Refuse(TicketId(3), full)]);
+    assert_eq!(world.schedule.waiting_in("s"), 2);
+    // Another service has a queue of its own.
+    let other = Ticket {
+        service: "t".into(),
+        ..queue_of(1, world.ticket(4, 0))
+    };
+    world.waits(other);
+    assert_eq!(world.schedule.waiting(), 3);
+    assert_eq!(world.schedule.waiting_in("t"), 1);
+    // Whoever would be served at once needs no place.
+    world.hall.slots.push(1);
+    world.hall.used.push(0);
+    assert_eq!(
+        world.arrive(keyed(1, queue_of(2, world.ticket(5, 0)))),
+        [grant(1, 1)],
+        "the older goes first, and leaves it its place"
     );
 }
 
 #[test]
-fn a_newcomer_overtakes_nobody_who_could_have_had_its_slot() {
-    let mut scene = Scene::new(&[1]);
-    scene.come(3, None);
-    let (waiting, _) = scene.come(3, None);
-    // A slot comes free and nobody was told yet when the next one arrives.
-    scene.room.all[0].1 -= 1;
-    let (_, actions) = scene.come(3, None);
-    assert_eq!(actions, [Action::Grant(TicketId(waiting), EndpointId(0))]);
+fn who_is_refused_is_told_when_to_come_back_by_the_rate_of_late() {
+    let mut world = World::new(Hall::of(&[1]));
+    for id in 1..=20 {
+        let actions = world.arrive(world.ticket(id, 0));
+        assert_eq!(actions, [grant(id, 0)]);
+        world.hall.give_back(0, 1);
+        world.now += SECOND * 4;
+    }
+    world.hall.used[0] = 1;
+    for id in 21..=23 {
+        let ticket = queue_of(3, world.ticket(id, 0));
+        world.waits(ticket);
+    }
+    let advice = |world: &mut World, max_wait| {
+        let ticket = queue_of(3, world.ticket(30, 0));
+        let queue = QueueLimits {
+            max_wait,
+            ..ticket.queue
+        };
+        match world.arrive(Ticket { queue, ..ticket })[..] {
+            [Action::Refuse(_, Refusal::QueueFull { retry_after, .. })] => retry_after,
+            ref other => panic!("{other:?}"),
+        }
+    };
+    // Three wait before it and each takes four seconds.
+    let told = advice(&mut world, SECOND * 300).as_secs_f64();
+    assert!((15.9..16.1).contains(&told), "{told}");
+    assert_eq!(
+        advice(&mut world, SECOND * 10),
+        SECOND * 10,
+        "never more than one may wait"
+    );
+    assert_eq!(advice(&mut world, Duration::ZERO), rate::SOONEST);
 }
 
 #[test]
-fn one_who_waits_for_a_full_node_does_not_hold_up_the_others() {
-    let mut scene = Scene::new(&[1, 1]);
-    scene.come(3, Some(0));
-    let (tied, actions) = scene.come(0, Some(0));
-    assert_eq!(
-        actions,
-        [],
-        "it waits for the first though the second is free"
-    );
-    assert!(matches!(
-        scene.come(7, None).1[..],
-        [Action::Grant(_, EndpointId(1))]
-    ));
-    let (free, _) = scene.come(7, None);
-    assert_eq!(scene.free(1), [free]);
-    assert_eq!(scene.free(0), [tied]);
+fn who_leaves_frees_its_place() {
+    let mut world = World::new(Hall::full(&[1]));
+    for id in 1..=2 {
+        let ticket = queue_of(2, world.ticket(id, 0));
+        world.waits(ticket);
+    }
+    world.leave(1);
+    world.leave(1);
+    world.leave(99);
+    assert_eq!(world.schedule.waiting_in("s"), 1);
+    let next = queue_of(2, world.ticket(3, 1));
+    world.waits(next);
+    assert_eq!(world.serve_one_by_one(2), [2, 3]);
+}
+
+#[test]
+fn without_a_queue_who_finds_no_room_is_refused_at_once() {
+    for someone_waits in [false, true] {
+        let mut world = World::new(Hall::full(&[1]));
+        if someone_waits {
+            let other = Ticket {
+                service: "t".into(),
+                ..world.ticket(1, 0)
+            };
+            world.waits(other);
+        }
+        let before = world.schedule.waiting();
+        let actions = world.arrive(queue_of(0, world.ticket(2, 0)));
+        assert!(
+            matches!(
+                actions[..],
+                [Action::Refuse(
+                    TicketId(2),
+                    Refusal::QueueFull { waiting: 0, .. }
+                )]
+            ),
+            "{actions:?}"
+        );
+        assert_eq!(world.schedule.waiting(), before);
+        world.hall.slots[0] = 9;
+        world.freed();
+        assert_eq!(granted(&world.arrive(queue_of(0, world.ticket(3, 0)))), [3]);
+    }
+}
+
+#[test]
+fn a_policy_that_panics_or_lies_fails_one_ticket_and_nobody_else() {
+    let bad: [Arc<dyn Policy>; 2] = [Arc::new(Panics), Arc::new(Lies)];
+    for policy in bad {
+        let mut world = World::new(Hall::of(&[1]));
+        let broken = |world: &World, id| Ticket {
+            policy: policy.clone(),
+            ..world.ticket(id, 0)
+        };
+        let refused = |actions: &[Action], id| matches!(actions, [Action::Refuse(TicketId(of), Refusal::Internal(_))] if *of == id);
+        // With nobody waiting …
+        let actions = world.arrive(broken(&world, 1));
+        assert!(refused(&actions, 1), "{actions:?}");
+        // … and with others in the queue.
+        world.hall.used[0] = 1;
+        world.waits(world.ticket(2, 0));
+        let actions = world.arrive(broken(&world, 3));
+        assert!(refused(&actions, 3), "{actions:?}");
+        assert_eq!(world.schedule.waiting(), 1);
+        assert_eq!(world.schedule.waiting_in("s"), 1);
+        assert_eq!(world.serve_one_by_one(1), [2]);
+        assert_eq!(world.hall.used, [1], "nothing was taken for the broken");
+    }
 }
 
 #[test]
 fn a_second_attempt_keeps_its_place() {
-    let mut scene = Scene::new(&[1]);
-    let early = scene.ticket(3, None);
-    scene.come(3, None);
-    let (later, _) = scene.come(3, None);
-    let again = Ticket {
-        id: TicketId(99),
-        excluded: vec![EndpointId(7)],
-        ..early
+    let mut world = World::new(Hall::full(&[1, 1]));
+    for id in 1..=3 {
+        let ticket = world.ticket(id, id as u32);
+        world.waits(ticket);
+    }
+    // It came before all of them, and endpoint 1 failed it.
+    let second = Ticket {
+        excluded: vec![EndpointId(1)],
+        ..world.ticket(4, 0)
     };
-    scene.arrive(again);
-    assert_eq!([scene.free(0), scene.free(0)].concat(), [99, later]);
+    world.waits(second);
+    world.hall.give_back(1, 1);
+    assert_eq!(world.freed(), [grant(1, 1)]);
+    assert_eq!(world.serve_one_by_one(3), [4, 2, 3]);
 }
 
 #[test]
-fn past_the_bound_the_next_is_refused_and_told_when_to_come_back() {
-    let mut scene = Scene::new(&[1]);
-    let bounded = |scene: &mut Scene, max| {
-        let ticket = scene.ticket(3, None);
-        let queue = QueueLimits {
-            max,
-            max_wait: Duration::from_secs(60),
-        };
-        scene.arrive(Ticket { queue, ..ticket })
-    };
-    assert!(
-        matches!(bounded(&mut scene, 0)[..], [Action::Grant(..)]),
-        "who need not wait needs no place"
-    );
-    assert!(matches!(
-        bounded(&mut scene, 0)[..],
-        [Action::Refuse(_, Refusal::QueueFull { waiting: 0, .. })]
-    ));
-    assert_eq!(bounded(&mut scene, 2), []);
-    assert_eq!(bounded(&mut scene, 2), []);
-    // Served once a second: three would take three seconds.
-    for _ in 0..30 {
-        scene.come(3, None);
-        scene.free(0);
-    }
-    let full = bounded(&mut scene, 2);
-    let [
-        Action::Refuse(
-            _,
-            Refusal::QueueFull {
-                waiting: 2,
-                retry_after,
-                ..
-            },
-        ),
-    ] = full[..]
-    else {
-        panic!("{full:?}")
-    };
-    assert!((2..=4).contains(&retry_after.as_secs()), "{retry_after:?}");
-    assert_eq!(scene.schedule.waiting_in("any"), 2);
-}
-
-#[test]
-fn who_leaves_frees_the_place_and_leaving_twice_is_nothing() {
-    let mut scene = Scene::new(&[1]);
-    scene.come(3, None);
-    let (leaver, _) = scene.come(3, None);
-    let (stayer, _) = scene.come(3, None);
-    for _ in 0..2 {
-        scene
-            .schedule
-            .apply(Event::Left(TicketId(leaver)), &mut scene.room, scene.now);
-        assert_eq!(scene.schedule.waiting_in("any"), 1);
-    }
-    assert_eq!(
-        scene
-            .schedule
-            .snapshot()
-            .iter()
-            .map(|view| view.ticket)
-            .collect::<Vec<_>>(),
-        [stayer]
-    );
-    assert_eq!(scene.free(0), [stayer]);
-}
-
-#[test]
-fn a_policy_that_panics_or_lies_fails_one_ticket_and_no_other() {
-    let mut scene = Scene::new(&[1]);
-    for fault in [Some(666), Some(42)] {
-        assert!(matches!(
-            scene.come(3, fault).1[..],
-            [Action::Refuse(_, Refusal::Internal(_))]
-        ));
-    }
-    assert!(matches!(scene.come(3, None).1[..], [Action::Grant(..)]));
-    let (waits, _) = scene.come(3, None);
-    let (_, actions) = scene.come(0, Some(666));
-    assert!(
-        matches!(actions[..], [Action::Refuse(_, Refusal::Internal(_))]),
-        "{actions:?}"
-    );
-    assert_eq!(scene.free(0), [waits]);
-    assert_eq!(scene.schedule.waiting(), 0);
+fn where_nobody_could_serve_one_waits() {
+    let mut world = World::new(Hall::of(&[]));
+    world.waits(world.ticket(1, 0));
+    assert_eq!(world.freed(), []);
+    world.hall = Hall::of(&[1]);
+    assert_eq!(world.freed(), [grant(1, 0)]);
 }

@@ -1,3 +1,4 @@
+use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -82,11 +83,24 @@ impl Config {
     /// Says what makes no sense.
     pub(crate) fn check(&self) -> Result<(), String> {
         let probe = &self.probe;
-        if !probe.path.starts_with('/') || probe.path.contains(char::is_whitespace) {
+        if !probe.path.starts_with('/') {
             return Err(format!(
                 "probe.path: must begin with `/`, got `{}`",
                 probe.path
             ));
+        }
+        // Else every probe would fail, and the file would be the last to be suspected.
+        if let Err(error) = probe.path.parse::<PathAndQuery>() {
+            return Err(format!(
+                "probe.path: `{}` cannot be asked for: {error}; write odd characters as %20",
+                probe.path
+            ));
+        }
+        if probe.head_only && (probe.body.is_some() || probe.is_read()) {
+            return Err(
+                "probe.method: HEAD has no answer to read; take GET, or leave out `body`, `busy` and `vram_free_mib`"
+                    .into(),
+            );
         }
         for range in &probe.status.0 {
             if let Some(odd) = [range.start(), range.end()]
@@ -142,6 +156,11 @@ impl Probe {
         } else {
             Method::GET
         }
+    }
+
+    /// Whether numbers are read from the answer.
+    pub(crate) fn is_read(&self) -> bool {
+        self.busy.is_some() || self.vram_free_mib.is_some()
     }
 
     /// Whether a path is a status page of its own: the root is the service itself.

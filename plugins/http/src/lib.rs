@@ -50,7 +50,14 @@ impl Service for Http {
             .method(probe.method())
             .uri(&probe.path)
             .body(Bytes::new())?;
-        judge(probe, &node.send(request).await?)
+        let answer = node
+            .send(request)
+            .await
+            .map_err(|error| match error.into() {
+                ProbeError::Unhealthy(why) => unhealthy(probe, &why),
+                other => other,
+            })?;
+        judge(probe, &answer)
     }
 }
 
@@ -80,13 +87,7 @@ fn class(ask: &Ask<'_>) -> String {
 
 /// Whether the answer to a probe is that of a service that is well.
 fn judge(probe: &Probe, answer: &Response<Bytes>) -> Result<Vitals, ProbeError> {
-    let unhealthy = |why: String| {
-        Err(ProbeError::Unhealthy(format!(
-            "{} {}: {why}",
-            probe.method(),
-            probe.path
-        )))
-    };
+    let unhealthy = |why: String| Err(unhealthy(probe, &why));
     if !probe.status.contains(answer.status()) {
         return unhealthy(format!(
             "expected status {}, got {}",
@@ -99,7 +100,7 @@ fn judge(probe: &Probe, answer: &Response<Bytes>) -> Result<Vitals, ProbeError> 
     {
         return unhealthy(format!("the answer does not contain `{wanted}`"));
     }
-    if probe.busy.is_none() && probe.vram_free_mib.is_none() {
+    if !probe.is_read() {
         return Ok(Vitals::default());
     }
     let Ok(json) = serde_json::from_slice::<serde_json::Value>(answer.body()) else {
@@ -118,6 +119,10 @@ fn judge(probe: &Probe, answer: &Response<Bytes>) -> Result<Vitals, ProbeError> 
         vram_free_mib: number(&probe.vram_free_mib),
         models: Vec::new(),
     })
+}
+
+fn unhealthy(probe: &Probe, why: &str) -> ProbeError {
+    ProbeError::Unhealthy(format!("{} {}: {why}", probe.method(), probe.path))
 }
 
 fn contains(body: &[u8], wanted: &[u8]) -> bool {
@@ -204,6 +209,13 @@ mod tests {
             probe("{}", Node(Err(NodeError::Unreachable("refused".into())))),
             Err(ProbeError::Unreachable(_))
         ));
+        let broken = Node(Err(NodeError::Broken("reset".into())));
+        assert_eq!(
+            probe(r#"{"probe": "/health"}"#, broken),
+            Err(ProbeError::Unhealthy(
+                "GET /health: the exchange broke: reset".into()
+            ))
+        );
     }
 
     #[test]
@@ -291,6 +303,22 @@ mod tests {
             (
                 r#"{"probe": {"path": "/", "busy": "running"}}"#,
                 "probe.busy: a JSON pointer begins with `/`, got `running`",
+            ),
+            (
+                r#"{"probe": "/is it well"}"#,
+                "probe.path: `/is it well` cannot be asked for",
+            ),
+            (
+                r#"{"probe": {"path": "/", "method": "HEAD", "busy": "/running"}}"#,
+                "probe.method: HEAD has no answer to read",
+            ),
+            (
+                r#"{"probe": {"path": "/", "method": "HEAD", "body": "ok"}}"#,
+                "probe.method: HEAD has no answer to read",
+            ),
+            (
+                r#"{"probe": {"path": "/", "method": "POST"}}"#,
+                "unknown variant `POST`",
             ),
             (r#"{"probe": {"pth": "/"}}"#, "unknown field `pth`"),
         ] {
