@@ -13,12 +13,13 @@ run: setup ## Start the gateway in front of four simulated GPU nodes; Ctrl-C end
 test: setup lint ## All tests, lints and doctests
 	@sh tests/all.sh
 
-test-real: setup ## Try the gateway with other people's clients (curl, nginx, Python); says what it skips
+test-real: setup ## Try the gateway with clients of others (curl, Python's websockets, wrk); says what it skips
 	@sh tests/real.sh
 
-lint: setup ## Formatting and clippy
+lint: setup ## Formatting and clippy; licences where cargo-deny is installed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "skipped: cargo-deny is not installed"; fi
 
 bench: setup ## Time a scheduling decision
 	cargo bench --bench decision

@@ -3,6 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+file=conf/examples/simulated.yaml
 cargo build --quiet -p tabane -p tabane-sim
 bin="${CARGO_TARGET_DIR:-target}/debug"
 farm=
@@ -10,31 +11,42 @@ gateway=
 
 stop() {
     trap '' INT TERM
-    [ -z "$gateway" ] || kill "$gateway" 2>/dev/null || true
-    [ -z "$gateway" ] || wait "$gateway" 2>/dev/null || true
-    [ -z "$farm" ] || kill "$farm" 2>/dev/null || true
-    [ -z "$farm" ] || wait "$farm" 2>/dev/null || true
+    for pid in $gateway $farm; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
 }
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+give_up() {
+    echo "$1; see above" >&2
+    exit 1
+}
+alive() {
+    kill -0 "$farm" 2>/dev/null || give_up "the simulated nodes did not start"
+    kill -0 "$gateway" 2>/dev/null || give_up "the gateway did not start"
+}
+all_up() {
+    [ "$("$bin/tabane" nodes -c $file 2>/dev/null | grep -c ' up ')" = 4 ]
+}
+
 "$bin/tabane-sim" farm &
 farm=$!
-"$bin/tabane" run -c conf/examples/simulated.yaml &
+"$bin/tabane" run -c $file &
 gateway=$!
 
 tries=0
-up() {
-    "$bin/tabane" nodes -c conf/examples/simulated.yaml 2>/dev/null | grep -c ' up ' || true
-}
-until [ "$(up)" = 4 ]; do
-    kill -0 "$farm" 2>/dev/null || { echo "the simulated nodes did not start; see above" >&2; exit 1; }
-    kill -0 "$gateway" 2>/dev/null || { echo "the gateway did not start; see above" >&2; exit 1; }
+until all_up; do
+    alive
     tries=$((tries + 1))
-    [ "$tries" -lt 150 ] || { echo "the four nodes were not all up within 30 s" >&2; exit 1; }
+    [ "$tries" -lt 150 ] || give_up "the four nodes were not all up within 30 s"
     sleep 0.2
 done
+# A gateway and nodes that were there before would be up, too: ours are then about to end over the taken ports.
+sleep 0.2
+alive
 
 cat <<'TEXT'
 
