@@ -33,8 +33,8 @@ pub struct Identity {
     pub caller: Caller,
     /// Its share against other tenants.
     pub weight: u32,
-    /// The header that carried its key: it is ours, so the node does not get it.
-    pub matched: Option<HeaderName>,
+    /// The headers that carried keys of ours: the node does not get them.
+    pub matched: Vec<HeaderName>,
 }
 
 // === impl Access ===
@@ -65,34 +65,44 @@ impl Access {
         from: IpAddr,
         listener_is_loopback: bool,
     ) -> Result<Identity, Refusal> {
-        if !self.tenants.is_empty() {
-            for name in [API_KEY, header::AUTHORIZATION] {
-                let shown = headers
-                    .get_all(&name)
-                    .iter()
-                    .filter_map(|value| value.to_str().ok());
-                let keys = shown.filter_map(|value| {
-                    if name == API_KEY {
-                        Some(value)
-                    } else {
-                        bearer(value)
-                    }
-                });
-                if let Some((tenant, weight)) = keys
-                    .filter_map(|key| self.tenants.get(&digest(key.trim())))
-                    .next()
-                {
-                    let caller = Caller {
-                        tenant: tenant.clone(),
-                        address: from,
-                    };
-                    return Ok(Identity {
-                        caller,
-                        weight: *weight,
-                        matched: Some(name),
-                    });
+        let mut found = None;
+        let mut matched = Vec::new();
+        let named: &[HeaderName] = if self.tenants.is_empty() {
+            &[]
+        } else {
+            &[API_KEY, header::AUTHORIZATION]
+        };
+        for name in named {
+            let shown = headers
+                .get_all(name)
+                .iter()
+                .filter_map(|value| value.to_str().ok());
+            let keys = shown.filter_map(|value| {
+                if *name == API_KEY {
+                    Some(value)
+                } else {
+                    bearer(value)
                 }
+            });
+            if let Some(tenant) = keys
+                .filter_map(|key| self.tenants.get(&digest(key.trim())))
+                .next()
+            {
+                // A client may send its key both ways; neither is the node's business.
+                matched.push(name.clone());
+                found.get_or_insert(tenant);
             }
+        }
+        if let Some((tenant, weight)) = found {
+            let caller = Caller {
+                tenant: tenant.clone(),
+                address: from,
+            };
+            return Ok(Identity {
+                caller,
+                weight: *weight,
+                matched,
+            });
         }
         let allowed = match self.anonymous {
             Anonymous::Allow => true,
@@ -109,7 +119,7 @@ impl Access {
                 address: from,
             },
             weight: 1,
-            matched: None,
+            matched,
         })
     }
 }
@@ -148,7 +158,7 @@ mod tests {
         access: &Access,
         headers: &[(&str, &str)],
         loopback: bool,
-    ) -> Option<(String, Option<HeaderName>)> {
+    ) -> Option<(String, Vec<HeaderName>)> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
@@ -191,10 +201,20 @@ mod tests {
         ] {
             assert_eq!(
                 ask(&access, headers, false),
-                Some((tenant.into(), Some(by))),
+                Some((tenant.into(), vec![by])),
                 "{headers:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_sent_both_ways_is_taken_off_both_ways() {
+        let both = [
+            ("x-api-key", "key-of-a"),
+            ("authorization", "Bearer key-of-a"),
+        ];
+        let (_, matched) = ask(&access(Anonymous::Deny), &both, false).unwrap();
+        assert_eq!(matched, [API_KEY, header::AUTHORIZATION]);
     }
 
     #[test]
@@ -213,7 +233,7 @@ mod tests {
                 &[("authorization", "key-of-a")],
                 &[("x-api-key", "")],
             ] {
-                let wants = allowed.then(|| (ANONYMOUS.to_owned(), None));
+                let wants = allowed.then(|| (ANONYMOUS.to_owned(), vec![]));
                 assert_eq!(
                     ask(&access, headers, loopback),
                     wants,

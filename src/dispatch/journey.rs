@@ -29,8 +29,8 @@ pub struct Journey {
     pub options: RouteOptions,
     /// Who asks.
     pub caller: Caller,
-    /// The header that carried the tenant's key: not the node's business.
-    pub key_header: Option<HeaderName>,
+    /// The headers that carried the tenant's key: not the node's business.
+    pub key_headers: Vec<HeaderName>,
     /// What it needs; a placeholder until [`Journey::classify`] said.
     need: Need,
     /// Endpoints that failed it.
@@ -95,7 +95,7 @@ impl Dispatch {
             service,
             options,
             caller,
-            key_header: matched,
+            key_headers: matched,
         })
     }
 

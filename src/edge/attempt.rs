@@ -75,11 +75,7 @@ pub(super) async fn begin(
 
 /// The head as the node gets it: the client's, less what was meant for the gateway.
 pub(super) fn request_head(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
-    if let Some(name) = ctx
-        .journey
-        .as_ref()
-        .and_then(|journey| journey.key_header.as_ref())
-    {
+    for name in ctx.journey.iter().flat_map(|journey| &journey.key_headers) {
         head.remove_header(name);
     }
     if head.headers.contains_key(header::EXPECT) {
