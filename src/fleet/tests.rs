@@ -322,6 +322,32 @@ fn a_probe_did_not_count_what_was_taken_since_it_began() {
 }
 
 #[test]
+fn of_two_that_cool_the_longer_stays_when_the_node_says_one_is_left() {
+    let mut world = World::of(&[2]);
+    let a = world.id("a");
+    for cool_down in [COOL, COOL * 2] {
+        assert!(world.take(a, 1));
+        world.apply(Event::Ended {
+            endpoint: a,
+            slots: 1,
+            end: End::Aborted { began: true },
+            cool_down,
+        });
+    }
+    let longest = world.now + COOL * 2;
+    world.now += SECOND;
+    // Which of the two goes on nobody knows, so its slot is kept for as long as either could.
+    world.busy(a, world.now, 1);
+    assert_eq!(world.get("a").cooling(), 1);
+    world.now = longest - SECOND;
+    world.apply(Event::Tick);
+    assert_eq!(world.get("a").cooling(), 1);
+    world.now = longest;
+    world.apply(Event::Tick);
+    assert_eq!(world.get("a").cooling(), 0);
+}
+
+#[test]
 fn what_was_taken_while_something_cools_is_remembered_within_bounds() {
     let mut world = World::of(&[3]);
     let a = world.id("a");
