@@ -1,12 +1,12 @@
 //! Puts the house together and hands the rooms what they need.
 
-use crate::admin::{self, Gauges};
+use crate::admin;
 use crate::config::{self, Loaded, Problem};
 use crate::dispatch::{Dispatch, Means, listener_keys};
 use crate::edge::{Front, NodeHttp, look_after};
 use crate::reload::{Install, Read, Reloader, Trigger};
-use crate::store::Marks;
-use crate::telemetry::{Event, Events, Metrics};
+use crate::store::{Marks, Spool};
+use crate::telemetry::{EdgeGauge, Event, Events, Metrics};
 use anyhow::{Result, anyhow};
 use futures::FutureExt;
 use std::net::SocketAddr;
@@ -102,13 +102,14 @@ impl App {
         let clients = Arc::new(NodeHttp::default());
         let plan = &loaded.plan;
         let marks = Marks::open(plan.data_dir.as_deref())?;
+        let spool = plan.data_dir.as_deref().map(Spool::open).transpose()?;
         let dispatch = Dispatch::new(Means {
             metrics: metrics.clone(),
             events: events.clone(),
             marks,
             clients: clients.clone(),
         });
-        let front = Arc::new(Front::new(dispatch.clone(), plan.limits.connections));
+        let front = Arc::new(Front::new(dispatch.clone(), spool));
 
         // Ports before the plan: one that is taken is the commonest reason not to start.
         let taken = |(address, error): (SocketAddr, std::io::Error)| {
@@ -217,12 +218,9 @@ fn reload_handle(reloader: &Arc<Reloader>) -> admin::Reload {
     })
 }
 
-fn gauges(front: &Arc<Front>) -> Arc<dyn Fn() -> Gauges + Send + Sync> {
+fn gauges(front: &Arc<Front>) -> Arc<dyn Fn() -> EdgeGauge + Send + Sync> {
     let front = front.clone();
-    Arc::new(move || Gauges {
-        connections: front.listeners.connections(),
-        held_bytes: front.held_bytes(),
-    })
+    Arc::new(move || front.gauge())
 }
 
 // === impl Gateway ===

@@ -9,6 +9,7 @@ mod stream;
 
 use crate::config::{Applied, Problem};
 use crate::dispatch::Dispatch;
+use crate::telemetry::EdgeGauge;
 use futures::future::BoxFuture;
 use std::io;
 use std::net::SocketAddr;
@@ -24,20 +25,11 @@ pub struct Means {
     /// Reads the files again.
     pub reload: Reload,
     /// Numbers that only the edge knows.
-    pub gauges: Arc<dyn Fn() -> Gauges + Send + Sync>,
+    pub gauges: Arc<dyn Fn() -> EdgeGauge + Send + Sync>,
 }
 
 /// Reads the files again and says what changed, or what is wrong.
 pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<Applied, Vec<Problem>>> + Send + Sync>;
-
-/// Numbers that only the edge knows.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Gauges {
-    /// Client connections.
-    pub connections: usize,
-    /// Bytes of request bodies that are held.
-    pub held_bytes: u64,
-}
 
 /// Binds the admin listener.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {

@@ -53,19 +53,17 @@ async fn ready(State(means): State<Means>) -> Response {
 }
 
 async fn metrics(State(means): State<Means>) -> Response {
-    let edge = (means.gauges)();
     let waiting: Vec<_> = means
         .dispatch
         .services()
         .into_iter()
         .map(|service| (service.name, service.waiting))
         .collect();
-    let text = means.dispatch.metrics().render(
-        &means.dispatch.gauges(),
-        &waiting,
-        edge.connections,
-        edge.held_bytes,
-    );
+    let text =
+        means
+            .dispatch
+            .metrics()
+            .render(&means.dispatch.gauges(), &waiting, (means.gauges)());
     (
         [(
             header::CONTENT_TYPE,

@@ -106,14 +106,30 @@ pub(crate) enum LogFormatWord {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
-    /// How many client connections at once; 10000.
+    /// How many client connections at once; 10000. More are answered 503.
     pub(crate) connections: Field<u64>,
+    /// How many of them from one address; half of `connections`.
+    pub(crate) connections_per_address: Field<u64>,
+    /// How many requests at once on one connection of HTTP/2; 100.
+    pub(crate) h2_streams: Field<u64>,
     /// How long an idle client connection is kept; 75s.
     pub(crate) keep_alive: Field<Span>,
-    /// How long a client may take between two pieces of a request; 60s.
+    /// How long a client may take over the head of a request; 30s. Past it, 408.
+    pub(crate) client_head: Field<Span>,
+    /// How long a client may be silent within a body, or fall behind `client_rate`; 60s. Past it, 408.
     pub(crate) client_read: Field<Span>,
-    /// Bytes of request bodies held by all requests together; 1GiB.
+    /// How long a client may take to accept a piece of an answer, 64 KiB at most; 60s.
+    pub(crate) client_write: Field<Span>,
+    /// Bytes per second that a request's body has to come with; 1KiB. 0: any.
+    pub(crate) client_rate: Field<Size>,
+    /// How long the head of a request may be; 64KiB. Past it, 431.
+    pub(crate) head_bytes: Field<Size>,
+    /// How many lines of headers it may have, up to 256; 128. Past it, 431.
+    pub(crate) head_lines: Field<u64>,
+    /// Bytes of request bodies held in memory by all requests together; 1GiB. Past it, 503.
     pub(crate) held_bytes: Field<Size>,
+    /// Bytes of longer bodies held in `data_dir` by all requests together; 16GiB. Past it, 503.
+    pub(crate) spool_bytes: Field<Size>,
     /// How long a shutdown waits for requests at work; 20s.
     pub(crate) grace: Field<Span>,
 }

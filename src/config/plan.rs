@@ -109,14 +109,30 @@ pub struct LogPlan {
 /// Bounds of the whole gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitsPlan {
-    /// How many client connections at once; more wait to be accepted.
+    /// How many client connections at once; more are told so (503).
     pub connections: usize,
+    /// How many of them from one address.
+    pub connections_per_address: usize,
+    /// How many requests at once on one connection of HTTP/2.
+    pub h2_streams: u32,
     /// How long an idle keep-alive connection is kept.
     pub keep_alive: Duration,
-    /// How long a client may take between two pieces of a request.
+    /// How long a client may take over the whole head of a request; past it, 408.
+    pub client_head: Duration,
+    /// How long a client may say nothing within a body, and how long it may fall behind `client_rate`; past it, 408.
     pub client_read: Duration,
+    /// How long a client may take to accept a piece of an answer (at most 64 KiB).
+    pub client_write: Duration,
+    /// Bytes per second that a body has to come with; 0: any.
+    pub client_rate: u64,
+    /// How many bytes the head of a request may have; past it, 431.
+    pub head_bytes: usize,
+    /// How many header lines; past it, 431.
+    pub head_lines: usize,
     /// Bytes of request bodies held in memory by all requests together; past it, 503.
     pub held_bytes: u64,
+    /// Bytes of longer request bodies held in `data_dir` by all requests together; past it, 503.
+    pub spool_bytes: u64,
     /// How long SIGTERM waits for requests at work.
     pub grace: Duration,
 }
@@ -365,6 +381,26 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+impl Default for LimitsPlan {
+    fn default() -> Self {
+        LimitsPlan {
+            connections: 10_000,
+            connections_per_address: 5_000,
+            h2_streams: 100,
+            keep_alive: Duration::from_secs(75),
+            client_head: Duration::from_secs(30),
+            client_read: Duration::from_secs(60),
+            client_write: Duration::from_secs(60),
+            client_rate: 1024,
+            head_bytes: 64 << 10,
+            head_lines: 128,
+            held_bytes: 1 << 30,
+            spool_bytes: 16 << 30,
+            grace: Duration::from_secs(20),
+        }
     }
 }
 

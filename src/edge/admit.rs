@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use tabane_api::{ANONYMOUS, Ask, Caller, Refusal};
@@ -75,38 +75,53 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
     }
     let step = match step {
         Step::ReadBody { max } => {
-            hold_body(edge, session, ctx, &service, max.min(bound(&service))).await?;
-            let (body, whole) = (ctx.body.bytes.clone(), ctx.body.whole);
-            if !whole && max != u64::MAX {
+            // A kind gets the body that it asks for whole; what ties a request to a node is looked for in
+            // what fits into memory anyway.
+            let kinds = max != u64::MAX;
+            let room = if kinds { Room::Memory(max) } else { Room::Any };
+            hold_body(edge, session, ctx, &service, room).await?;
+            let body = ctx.body.bytes.clone();
+            if kinds && !ctx.body.whole {
                 return Err(Refusal::BodyTooLarge { max }.into());
             }
-            // A body too long to be held says nothing about where it belongs.
-            classify(session, ctx, Some(if whole { &body } else { &EMPTY }))?
+            // A body too long to be held in memory says nothing about where it belongs.
+            let known = ctx.body.whole && ctx.body.file.is_none();
+            classify(session, ctx, Some(if known { &body } else { &EMPTY }))?
         }
         step => step,
     };
     if let Step::Answer { max } = step {
-        hold_body(edge, session, ctx, &service, max.min(bound(&service))).await?;
+        hold_body(edge, session, ctx, &service, Room::Memory(max)).await?;
         if !ctx.body.whole {
             return Err(Refusal::BodyTooLarge { max }.into());
         }
         answer(edge, session, ctx).await?;
         return Ok(true);
     }
-    let streams = journey_of(ctx)?.options.stream;
-    if !ctx.body.whole && ctx.body.bytes.is_empty() {
-        let limit = if streams { 0 } else { bound(&service) };
-        hold_body(edge, session, ctx, &service, limit).await?;
-    }
+    let room = match journey_of(ctx)?.options.stream {
+        true => Room::None,
+        false => Room::Any,
+    };
+    hold_body(edge, session, ctx, &service, room).await?;
     lease(edge, session, ctx).await?;
+    if !ctx.body.whole {
+        go_on(session, ctx).await?;
+    }
     Ok(false)
 }
 
-static EMPTY: Bytes = Bytes::new();
-
-fn bound(service: &LiveService) -> u64 {
-    service.plan.body.hold as u64
+/// Where a body may be held.
+#[derive(Clone, Copy, PartialEq)]
+enum Room {
+    /// Nowhere: it streams.
+    None,
+    /// In memory, so much of it.
+    Memory(u64),
+    /// In memory as far as the service says, then on disk if there is one.
+    Any,
 }
+
+static EMPTY: Bytes = Bytes::new();
 
 fn journey_of(ctx: &mut Ctx) -> Result<&mut Journey, Stop> {
     ctx.journey
@@ -151,45 +166,47 @@ async fn hold_body(
     session: &mut Session,
     ctx: &mut Ctx,
     service: &Arc<LiveService>,
-    limit: u64,
+    room: Room,
 ) -> Result<(), Stop> {
-    if ctx.body.whole || !ctx.body.bytes.is_empty() {
+    let begun = ctx.body.whole || ctx.body.length() > 0;
+    let ended = session.as_downstream_mut().is_body_done();
+    if begun || (room == Room::None && !ended) {
         return Ok(());
     }
-    if limit == 0 && !session.as_downstream_mut().is_body_done() {
-        return Ok(());
+    if !ended {
+        go_on(session, ctx).await?;
     }
-    let expects = session
-        .req_header()
-        .headers
-        .get(header::EXPECT)
-        .is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if expects && !session.as_downstream_mut().is_body_done() {
-        session
-            .as_downstream_mut()
-            .write_continue_response()
-            .await
-            .map_err(Stop::Gone)?;
-    }
-    let all = ctx.limits().map_or(u64::MAX, |limits| limits.held_bytes);
-    ctx.body = hold::read(session, limit, &edge.budget, all)
+    let limits = ctx.limits();
+    let room = hold::Room {
+        memory: match room {
+            Room::Memory(most) => most,
+            _ => service.plan.body.hold as u64,
+        },
+        spool: edge.spool.as_ref().filter(|_| room == Room::Any),
+        max: service.plan.body.max,
+        budget: &edge.budget,
+        held_bytes: limits.held_bytes,
+        spool_bytes: limits.spool_bytes,
+    };
+    ctx.body = hold::read(session, &mut ctx.pace(), room)
         .await
         .map_err(|error| match error {
-            HoldError::NoRoom => Stop::Refused(Refusal::Overloaded(
-                "the gateway holds as many request bodies as it may; try again soon".into(),
-            )),
-            HoldError::Client(error) if *error.etype() == ErrorType::InvalidHTTPHeader => {
-                Stop::Refused(Refusal::BadRequest(
-                    "the body is not framed as HTTP wants it".into(),
-                ))
-            }
-            HoldError::Client(error) => Stop::Gone(error),
+            HoldError::Refused(why) => Stop::Refused(why),
+            HoldError::Gone(error) => Stop::Gone(error),
         })?;
-    ctx.bytes_in = ctx.body.bytes.len() as u64;
-    match service.plan.body.max {
-        Some(max) if ctx.bytes_in > max => Err(Refusal::BodyTooLarge { max }.into()),
-        _ => Ok(()),
+    ctx.bytes_in = ctx.body.length();
+    Ok(())
+}
+
+/// Tells a client that waits for it to send its body.
+async fn go_on(session: &mut Session, ctx: &mut Ctx) -> Result<(), Stop> {
+    let expects = session.req_header().headers.contains_key(header::EXPECT);
+    if expects && !ctx.continued {
+        ctx.continued = true;
+        let client = session.as_downstream_mut();
+        client.write_continue_response().await.map_err(Stop::Gone)?;
     }
+    Ok(())
 }
 
 /// Gets a lease, and watches meanwhile whether the client is still there.

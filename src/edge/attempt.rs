@@ -7,11 +7,12 @@
 
 use super::admit::{self, Stop};
 use super::context::{Ctx, REQUEST_ID};
-use super::hold::{self, REVOKED};
+use super::held::{self, REVOKED};
+use super::hold;
 use super::proxy::Edge;
 use crate::fleet::{End, Failure};
 use bytes::Bytes;
-use http::{HeaderName, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::ErrorType::{HTTPStatus, ReadTimedout, WriteTimedout};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
@@ -35,7 +36,7 @@ pub(super) async fn begin(
 ) -> Result<Box<HttpPeer>> {
     // The wrapper of the attempt before watches that attempt's lease: while we wait for another, the client's
     // own session is asked whether the client is there.
-    hold::unwrap(session, &ctx.slot);
+    held::unwrap(session, &ctx.slot);
     if ctx.lease.is_none() {
         match admit::lease(edge, session, ctx).await {
             Ok(()) => {}
@@ -69,7 +70,7 @@ pub(super) async fn begin(
         &journey.service.plan.timeouts,
     )?;
     let revocation = lease.revocation();
-    hold::wrap(session, &ctx.body, Some(revocation), &ctx.slot);
+    held::wrap(session, &ctx.body, ctx.pace(), Some(revocation), &ctx.slot);
     Ok(Box::new(peer))
 }
 
@@ -86,10 +87,10 @@ pub(super) fn request_head(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()
     }
     // A body that is all here has a length, however it came: not every server reads chunks.
     if ctx.body.whole
-        && (!ctx.body.bytes.is_empty() || head.headers.contains_key(header::TRANSFER_ENCODING))
+        && (ctx.body.length() > 0 || head.headers.contains_key(header::TRANSFER_ENCODING))
     {
         head.remove_header(&header::TRANSFER_ENCODING);
-        head.insert_header(header::CONTENT_LENGTH, ctx.body.bytes.len().to_string())?;
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(ctx.body.length()))?;
     }
     Ok(())
 }
@@ -188,7 +189,10 @@ pub(super) fn failed(session: &Session, error: Box<Error>, ctx: &mut Ctx) -> Box
     let began = session.response_written().is_some();
     let revoked = *error.etype() == REVOKED;
     if *error.esource() != ErrorSource::Upstream && !revoked {
-        ctx.client_gone |= *error.esource() == ErrorSource::Downstream && ctx.refusal.is_none();
+        if ctx.refusal.is_none() && *error.esource() == ErrorSource::Downstream {
+            ctx.refusal = hold::fault(&error);
+            ctx.client_gone |= ctx.refusal.is_none();
+        }
         if let Some(lease) = ctx.lease.take() {
             lease.end(End::Aborted { began });
         }

@@ -1,4 +1,6 @@
-use super::hold::{Body, Slot};
+use super::held::Slot;
+use super::hold::Body;
+use super::pace::Pace;
 use crate::config::plan::{LimitsPlan, LogFormat, LogPlan};
 use crate::dispatch::{Journey, Lease, LiveService, Upstream, World};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
@@ -26,6 +28,8 @@ pub struct Ctx {
     pub(super) service: Option<Arc<LiveService>>,
     pub(super) journey: Option<Journey>,
     pub(super) body: Body,
+    /// Whether the client was told to send its body (`Expect: 100-continue`).
+    pub(super) continued: bool,
     /// Where the client's own session waits while it is wrapped.
     pub(super) slot: Slot,
     pub(super) lease: Option<Lease>,
@@ -81,6 +85,7 @@ impl Ctx {
             service: None,
             journey: None,
             body: Body::default(),
+            continued: false,
             slot: Slot::default(),
             lease: None,
             upstream: None,
@@ -107,8 +112,16 @@ impl Ctx {
     }
 
     /// The bounds of the gateway.
-    pub(super) fn limits(&self) -> Option<LimitsPlan> {
-        self.world.as_ref().map(|world| world.plan.limits)
+    pub(super) fn limits(&self) -> LimitsPlan {
+        self.world
+            .as_ref()
+            .map_or_else(LimitsPlan::default, |world| world.plan.limits)
+    }
+
+    /// The patience with which a body is read.
+    pub(super) fn pace(&self) -> Pace {
+        let limits = self.limits();
+        Pace::new(limits.client_read, limits.client_rate)
     }
 
     /// Takes the client's request id, or makes one.

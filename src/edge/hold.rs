@@ -1,50 +1,56 @@
-//! Request bodies, held until a node is chosen and given again on a second try.
+//! Request bodies, held until a node is chosen: in memory, or on disk when they are long.
 //!
 //! Pingora's own retry buffer is 64 KiB, and a longer body that was read beforehand is never sent at all
-//! (cloudflare/pingora#780). So the body is read here, and the session is wrapped in one that says the
-//! body is already there, of any size. The wrapper does one thing more: Pingora polls it while it waits
-//! for the node, and so it is where a lease that is revoked ends the wait.
-//!
-//! The trait is hidden from Pingora's documentation: this file is all that leans on it.
+//! (cloudflare/pingora#780). So the body is read here, and `held.rs` gives it again.
 
-use crate::dispatch::Revocation;
-use async_trait::async_trait;
+use super::pace::Pace;
+use crate::store::{Spool, SpoolError, Spooled};
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
-use parking_lot::Mutex;
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Digest;
-use pingora::protocols::http::custom::{CustomMessageWrite, server::Session as CustomSession};
-use pingora::protocols::http::{HttpTask, ServerSession};
-use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-/// The error of a wait that ended because its lease was revoked.
-pub(super) const REVOKED: ErrorType = ErrorType::Custom("LeaseRevoked");
+use tabane_api::Refusal;
 
 /// The beginning of a request's body, or all of it.
 #[derive(Default)]
 pub(super) struct Body {
-    /// What was read so far.
+    /// What was read so far; nothing when it is on disk.
     pub(super) bytes: Bytes,
-    /// Whether that is all of it.
+    /// All of it, when it was too long for memory.
+    pub(super) file: Option<Arc<Spooled>>,
+    /// Whether all of it was read.
     pub(super) whole: bool,
-    _held: Option<HeldBytes>,
+    held: Option<HeldBytes>,
+}
+
+/// Where a body may go while it is read.
+pub(super) struct Room<'a> {
+    /// How much of it may be in memory.
+    pub(super) memory: u64,
+    /// Where the rest goes; without it, the rest is left with the client.
+    pub(super) spool: Option<&'a Arc<Spool>>,
+    /// The largest body at all.
+    pub(super) max: Option<u64>,
+    /// What all bodies together have taken of the memory.
+    pub(super) budget: &'a Arc<Budget>,
+    /// What they may take of it.
+    pub(super) held_bytes: u64,
+    /// What they may take of the disk.
+    pub(super) spool_bytes: u64,
 }
 
 /// Why a body was not read.
 pub(super) enum HoldError {
-    /// The gateway holds as much as it may.
-    NoRoom,
-    /// The client left, or sent what is no body.
-    Client(Box<Error>),
+    /// The gateway has no place for it, or it is larger than it may be, or it is no body.
+    Refused(Refusal),
+    /// The client left.
+    Gone(Box<Error>),
 }
 
 /// How many bytes all requests together hold.
+#[derive(Default)]
 pub(super) struct Budget {
     held: AtomicU64,
 }
@@ -55,83 +61,104 @@ struct HeldBytes {
     bytes: u64,
 }
 
-/// A client's session whose body was read beforehand.
-struct Held {
-    /// `None` only while it is being dropped.
-    inner: Option<Box<ServerSession>>,
-    slot: Slot,
-    body: Bytes,
-    whole: bool,
-    /// Of a body that is not whole: whether its beginning was passed on.
-    passed: bool,
-    revocation: Option<Revocation>,
-}
-
-/// Where the session comes back to when its wrapper is dropped.
-pub(super) type Slot = Arc<Mutex<Option<Box<ServerSession>>>>;
-
-// === reading ===
-
-/// Reads a body up to `limit` bytes. What lies past them is left with the client, to be streamed.
+/// Reads a body as far as there is room for it. What lies past that is left with the client, to be streamed.
 pub(super) async fn read(
     session: &mut Session,
-    limit: u64,
-    budget: &Arc<Budget>,
-    bound: u64,
+    pace: &mut Pace,
+    room: Room<'_>,
 ) -> Result<Body, HoldError> {
-    if session.as_downstream_mut().is_body_done() {
-        return Ok(Body {
-            whole: true,
-            ..Body::default()
-        });
-    }
-    let mut held = HeldBytes {
-        budget: budget.clone(),
-        bytes: 0,
+    let mut body = Body {
+        held: Some(HeldBytes {
+            budget: room.budget.clone(),
+            bytes: 0,
+        }),
+        ..Body::default()
     };
-    let mut first: Option<Bytes> = None;
-    let mut all = BytesMut::new();
-    let whole = loop {
-        if held.bytes > limit {
-            break false;
-        }
-        let Some(chunk) = session
-            .read_request_body()
-            .await
-            .map_err(HoldError::Client)?
-        else {
+    if session.as_downstream_mut().is_body_done() {
+        body.whole = true;
+        return Ok(body);
+    }
+    let mut more = BytesMut::new();
+    let mut spooled: Option<Spooled> = None;
+    let mut length = 0;
+    body.whole = loop {
+        let Some(chunk) = pace.keep(session.read_request_body()).await? else {
             break true;
         };
-        if !held.grow(chunk.len() as u64, bound) {
-            return Err(HoldError::NoRoom);
+        length += chunk.len() as u64;
+        if let Some(max) = room.max.filter(|max| length > *max) {
+            return Err(Refusal::BodyTooLarge { max }.into());
         }
-        match &first {
-            // Most bodies come in one piece: no copy then.
-            None if all.is_empty() => first = Some(chunk),
-            _ => {
-                if let Some(first) = first.take() {
-                    all.extend_from_slice(&first);
-                }
-                all.extend_from_slice(&chunk);
-            }
+        if let Some(spooled) = &mut spooled {
+            spooled.append(&chunk, room.spool_bytes).await?;
+            continue;
+        }
+        body.hold(chunk, &mut more, room.held_bytes)?;
+        if length > room.memory {
+            let Some(spool) = room.spool else {
+                break false;
+            };
+            let mut begun = spool.begin().await?;
+            begun.append(&body.bytes, room.spool_bytes).await?;
+            begun.append(&more, room.spool_bytes).await?;
+            (body.bytes, more, body.held) = (Bytes::new(), BytesMut::new(), None);
+            spooled = Some(begun);
         }
     };
-    Ok(Body {
-        bytes: first.unwrap_or_else(|| all.freeze()),
-        whole,
-        _held: Some(held),
-    })
+    if let Some(spooled) = spooled {
+        body.file = Some(spooled.finish().await?);
+    } else if !more.is_empty() {
+        body.bytes = more.freeze();
+    }
+    Ok(body)
+}
+
+/// What is wrong with a request whose body could not be read; `None`: its client left.
+pub(super) fn fault(error: &Error) -> Option<Refusal> {
+    let misframed = match error.root_cause().downcast_ref::<io::Error>() {
+        Some(error) => error.kind() == io::ErrorKind::InvalidData,
+        None => *error.etype() == ErrorType::InvalidHTTPHeader,
+    };
+    if misframed {
+        let why = "the body is not framed as HTTP wants it";
+        return Some(Refusal::BadRequest(why.into()));
+    }
+    (*error.etype() == ErrorType::ReadTimedout).then_some(Refusal::TooSlow)
+}
+
+// === impl Body ===
+
+impl Body {
+    /// How long it is as far as it was read.
+    pub(super) fn length(&self) -> u64 {
+        self.file
+            .as_ref()
+            .map_or(self.bytes.len() as u64, |file| file.length())
+    }
+
+    /// Takes one more piece into memory: the first as it is (most bodies come in one), the others into `more`.
+    fn hold(&mut self, chunk: Bytes, more: &mut BytesMut, bound: u64) -> Result<(), HoldError> {
+        let grown = self
+            .held
+            .as_mut()
+            .is_none_or(|held| held.grow(chunk.len() as u64, bound));
+        if !grown {
+            let why = "the gateway holds as many request bodies as it may; try again soon";
+            return Err(Refusal::Overloaded(why.into()).into());
+        }
+        if self.bytes.is_empty() && more.is_empty() {
+            self.bytes = chunk;
+        } else {
+            more.extend_from_slice(&std::mem::take(&mut self.bytes));
+            more.extend_from_slice(&chunk);
+        }
+        Ok(())
+    }
 }
 
 // === impl Budget ===
 
 impl Budget {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Budget {
-            held: AtomicU64::new(0),
-        })
-    }
-
     /// How many bytes are held.
     pub(super) fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
@@ -152,247 +179,27 @@ impl Drop for HeldBytes {
     }
 }
 
-// === wrapping ===
+// === impl HoldError ===
 
-/// Puts the wrapper in the session's place; [`unwrap`] undoes it.
-pub(super) fn wrap(
-    session: &mut Session,
-    body: &Body,
-    revocation: Option<Revocation>,
-    slot: &Slot,
-) {
-    let inner = take(&mut session.downstream_session);
-    let held = Held {
-        inner: Some(inner),
-        slot: slot.clone(),
-        body: body.bytes.clone(),
-        whole: body.whole,
-        passed: false,
-        revocation,
-    };
-    *session.downstream_session = ServerSession::new_custom(Box::new(held));
+impl From<Refusal> for HoldError {
+    fn from(why: Refusal) -> Self {
+        HoldError::Refused(why)
+    }
 }
 
-/// Puts the client's own session back, so that its connection can be kept alive.
-pub(super) fn unwrap(session: &mut Session, slot: &Slot) {
-    if session.downstream_session.is_custom() {
-        drop(take(&mut session.downstream_session));
-        if let Some(inner) = slot.lock().take() {
-            session.downstream_session = inner;
+impl From<Box<Error>> for HoldError {
+    fn from(error: Box<Error>) -> Self {
+        match fault(&error) {
+            Some(why) => HoldError::Refused(why),
+            None => HoldError::Gone(error),
         }
     }
 }
 
-fn take(place: &mut Box<ServerSession>) -> Box<ServerSession> {
-    std::mem::replace(place, Box::new(ServerSession::new_custom(Box::new(()))))
-}
-
-// === impl Held ===
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        *self.slot.lock() = self.inner.take();
-    }
-}
-
-impl Held {
-    #[allow(clippy::expect_used)]
-    fn inner(&self) -> &ServerSession {
-        self.inner
-            .as_deref()
-            .expect("the session is taken only by Drop")
-    }
-
-    #[allow(clippy::expect_used)]
-    fn inner_mut(&mut self) -> &mut ServerSession {
-        self.inner
-            .as_deref_mut()
-            .expect("the session is taken only by Drop")
-    }
-
-    async fn next(&mut self, idle: bool) -> Result<Option<Bytes>> {
-        if self.whole {
-            return self.inner_mut().read_body_or_idle(true).await;
-        }
-        if !self.passed {
-            self.passed = true;
-            if !self.body.is_empty() {
-                return Ok(Some(self.body.clone()));
-            }
-        }
-        self.inner_mut().read_body_or_idle(idle).await
-    }
-}
-
-#[async_trait]
-impl CustomSession for Held {
-    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        let Some(mut revocation) = self.revocation.take() else {
-            return self.next(no_body_expected).await;
-        };
-        let next = tokio::select! {
-            biased;
-            next = self.next(no_body_expected) => Some(next),
-            () = revocation.wait() => None,
-        };
-        self.revocation = Some(revocation);
-        next.unwrap_or_else(|| Error::e_explain(REVOKED, "the node is frozen or has left"))
-    }
-
-    fn is_body_done(&mut self) -> bool {
-        self.whole || (self.passed && self.inner_mut().is_body_done())
-    }
-
-    fn is_body_empty(&mut self) -> bool {
-        self.whole && self.body.is_empty()
-    }
-
-    fn get_retry_buffer(&self) -> Option<Bytes> {
-        (self.whole && !self.body.is_empty()).then(|| self.body.clone())
-    }
-
-    fn retry_buffer_truncated(&self) -> bool {
-        !self.whole
-    }
-
-    fn enable_retry_buffering(&mut self) {}
-
-    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        if self.whole {
-            Ok(None)
-        } else {
-            self.next(false).await
-        }
-    }
-
-    // --- everything else goes to the client's own session -------------------------------------------
-
-    fn req_header(&self) -> &RequestHeader {
-        self.inner().req_header()
-    }
-
-    fn req_header_mut(&mut self) -> &mut RequestHeader {
-        self.inner_mut().req_header_mut()
-    }
-
-    async fn drain_request_body(&mut self) -> Result<()> {
-        self.inner_mut().drain_request_body().await
-    }
-
-    async fn write_response_header(&mut self, head: Box<ResponseHeader>, _end: bool) -> Result<()> {
-        self.inner_mut().write_response_header(head).await
-    }
-
-    async fn write_response_header_ref(&mut self, head: &ResponseHeader, _end: bool) -> Result<()> {
-        self.inner_mut().write_response_header_ref(head).await
-    }
-
-    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.inner_mut().write_response_body(data, end).await
-    }
-
-    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        self.inner_mut().write_response_trailers(trailers).await
-    }
-
-    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        self.inner_mut().response_duplex_vec(tasks).await
-    }
-
-    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.inner_mut().set_read_timeout(timeout);
-    }
-
-    fn get_read_timeout(&self) -> Option<Duration> {
-        self.inner().get_read_timeout()
-    }
-
-    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.inner_mut().set_write_timeout(timeout);
-    }
-
-    fn get_write_timeout(&self) -> Option<Duration> {
-        self.inner().get_write_timeout()
-    }
-
-    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
-        self.inner_mut().set_total_drain_timeout(timeout);
-    }
-
-    fn get_total_drain_timeout(&self) -> Option<Duration> {
-        self.inner().get_total_drain_timeout()
-    }
-
-    fn request_summary(&self) -> String {
-        self.inner().request_summary()
-    }
-
-    fn response_written(&self) -> Option<&ResponseHeader> {
-        self.inner().response_written()
-    }
-
-    async fn shutdown(&mut self, _code: u32, _why: &str) {
-        self.inner_mut().shutdown().await;
-    }
-
-    async fn finish(&mut self) -> Result<()> {
-        self.inner_mut().finish_body().await
-    }
-
-    fn body_bytes_sent(&self) -> usize {
-        self.inner().body_bytes_sent()
-    }
-
-    fn body_bytes_read(&self) -> usize {
-        self.inner().body_bytes_read()
-    }
-
-    fn digest(&self) -> Option<&Digest> {
-        self.inner().digest()
-    }
-
-    fn digest_mut(&mut self) -> Option<&mut Digest> {
-        self.inner_mut().digest_mut()
-    }
-
-    fn client_addr(&self) -> Option<&SocketAddr> {
-        self.inner().client_addr()
-    }
-
-    fn server_addr(&self) -> Option<&SocketAddr> {
-        self.inner().server_addr()
-    }
-
-    fn pseudo_raw_h1_request_header(&self) -> Bytes {
-        self.inner().to_h1_raw()
-    }
-
-    async fn finish_custom(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn take_custom_message_reader(
-        &mut self,
-    ) -> Option<Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>>
-    {
-        None
-    }
-
-    fn restore_custom_message_reader(
-        &mut self,
-        _reader: Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
-        None
-    }
-
-    fn restore_custom_message_writer(
-        &mut self,
-        _writer: Box<dyn CustomMessageWrite>,
-    ) -> Result<()> {
-        Ok(())
+impl From<SpoolError> for HoldError {
+    fn from(error: SpoolError) -> Self {
+        tracing::error!(%error, "cannot hold a request's body");
+        let why = "the gateway has no place for this body; try again soon";
+        Refusal::Overloaded(why.into()).into()
     }
 }

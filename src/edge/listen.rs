@@ -1,32 +1,30 @@
 //! Where clients connect. The accepting is ours, so that a reload can open and close listeners, and so that
 //! tests run the same code on port 0.
 
+use super::client::Client;
+use super::doors::{Doors, Pass};
 use super::proxy::Edge;
+use super::serve::{farewell, serve};
 use crate::dispatch::ListenerKey;
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::http::ServerSession;
+use pingora::apps::ServerApp;
+use pingora::protocols::SocketDigest;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
-use pingora::protocols::l4::stream::Stream as L4Stream;
-use pingora::protocols::{GetSocketDigest, SocketDigest};
 use pingora::proxy::HttpProxy;
-use pingora::server::ShutdownWatch;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::sleep;
 
-/// How long a client may take to say its first bytes.
-const FIRST_BYTES: Duration = Duration::from_secs(60);
-/// How long a connection of HTTP/2 may be without requests.
-const H2_IDLE: Duration = Duration::from_secs(120);
+/// How many clients at once may be told that there is no place for them; more are told nothing.
+const FAREWELLS: usize = 64;
 
 /// Which listener of the file stands behind which bound address.
 #[derive(Default)]
@@ -37,8 +35,7 @@ pub struct Listeners {
     app: Arc<HttpProxy<Edge>>,
     bound: Arc<Bound>,
     open: Mutex<HashMap<ListenerKey, Open>>,
-    connections: Arc<Semaphore>,
-    most: usize,
+    doors: Arc<Doors>,
 }
 
 struct Open {
@@ -80,14 +77,13 @@ impl Bound {
 // === impl Listeners ===
 
 impl Listeners {
-    /// No listener is open yet. `most` bounds the connections of all of them together.
-    pub(super) fn new(app: Arc<HttpProxy<Edge>>, bound: Arc<Bound>, most: usize) -> Self {
+    /// No listener is open yet. `doors` bounds the connections of all of them together.
+    pub(super) fn new(app: Arc<HttpProxy<Edge>>, bound: Arc<Bound>, doors: Arc<Doors>) -> Self {
         Listeners {
             app,
             bound,
             open: Mutex::default(),
-            connections: Arc::new(Semaphore::new(most)),
-            most,
+            doors,
         }
     }
 
@@ -128,13 +124,13 @@ impl Listeners {
             let (close, closing) = watch::channel(false);
             self.bound.add(address, key);
             tracing::info!(%address, "listening");
-            tokio::spawn(accept(
-                listener,
+            let hall = Hall {
                 address,
-                self.app.clone(),
-                self.connections.clone(),
+                app: self.app.clone(),
+                doors: self.doors.clone(),
                 closing,
-            ));
+            };
+            tokio::spawn(accept(listener, hall));
             open.insert(key, Open { address, close });
         }
     }
@@ -152,7 +148,7 @@ impl Listeners {
 
     /// How many client connections are open.
     pub fn connections(&self) -> usize {
-        self.most - self.connections.available_permits().min(self.most)
+        self.doors.count()
     }
 
     /// Stops accepting; connections end after what they are at, idle ones at once.
@@ -177,117 +173,79 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(4096)
 }
 
-async fn accept(
-    listener: TcpListener,
-    bound: SocketAddr,
+/// What every connection of a listener is given.
+#[derive(Clone)]
+struct Hall {
+    /// Where the listener is bound.
+    address: SocketAddr,
     app: Arc<HttpProxy<Edge>>,
-    connections: Arc<Semaphore>,
-    mut closing: watch::Receiver<bool>,
-) {
+    doors: Arc<Doors>,
+    closing: watch::Receiver<bool>,
+}
+
+async fn accept(listener: TcpListener, hall: Hall) {
+    let mut spare = spare();
+    let farewells = Arc::new(Semaphore::new(FAREWELLS));
+    let mut closing = hall.closing.clone();
     loop {
-        // At the bound, connections wait in the kernel's queue: a late answer is better than none.
         let accepted = tokio::select! {
             _ = closing.wait_for(|closing| *closing) => return,
-            accepted = async {
-                let permit = connections.clone().acquire_owned().await;
-                (listener.accept().await, permit)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            (Ok((stream, from)), Ok(permit)) => {
-                tokio::spawn(serve(
-                    stream,
-                    from,
-                    bound,
-                    app.clone(),
-                    closing.clone(),
-                    permit,
-                ));
+            Ok((stream, from)) => {
+                let pass = hall.doors.enter(from);
+                let hall = hall.clone();
+                match pass {
+                    Ok(pass) => {
+                        tokio::spawn(hall.serve(stream, from, pass));
+                    }
+                    Err(fault) => {
+                        hall.doors.turned_away(from, fault);
+                        if let Ok(place) = farewells.clone().try_acquire_owned() {
+                            let client = hall.client(stream, from);
+                            tokio::spawn(async move {
+                                farewell(client, fault).await;
+                                drop(place);
+                            });
+                        }
+                    }
+                }
             }
-            (_, Err(_)) => return,
-            (Err(error), _) => {
-                // Most often there are no more file descriptors: they come back as requests end.
-                tracing::warn!(%bound, %error, "cannot accept a connection; trying again");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            Err(error) => {
+                // Most often there are no more descriptors. The one that was spared takes the client in who
+                // would else hang, and is closed again at once: better a broken connection than a silent one.
+                tracing::warn!(address = %hall.address, %error, "cannot accept a connection; trying again");
+                if spare.take().is_some() {
+                    let _ = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
+                }
+                sleep(Duration::from_millis(20)).await;
+                spare = self::spare();
             }
         }
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    from: SocketAddr,
-    bound: SocketAddr,
-    app: Arc<HttpProxy<Edge>>,
-    closing: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
-) {
-    // Small answers (a token of a stream) must not wait for more.
-    let _ = stream.set_nodelay(true);
-    let Ok(Some(speaks_h2)) = timeout(FIRST_BYTES, speaks_h2(&stream)).await else {
-        return;
-    };
-    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-    let _ = digest.peer_addr.set(Some(PeerAddress::Inet(from)));
-    // The listener's own address, not the interface's: it names the listener, and saves a system call.
-    let _ = digest.local_addr.set(Some(PeerAddress::Inet(bound)));
-    let mut stream = L4Stream::from(stream);
-    stream.set_socket_digest(digest);
-    let app = Arc::new(Spoken::new(app, speaks_h2));
-    let mut next: Option<pingora::protocols::Stream> = Some(Box::new(stream));
-    while let Some(stream) = next {
-        next = app.process_new(stream, &closing).await;
-    }
+/// A descriptor for the time when there are no more.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
 }
 
-/// Whether a client opens with HTTP/2's preface; `None` when it leaves before it said anything.
-///
-/// Pingora would wait for the preface's 24 bytes, and a whole request of HTTP/1.0 can be shorter than that.
-async fn speaks_h2(stream: &TcpStream) -> Option<bool> {
-    // No method of HTTP/1 begins like this (RFC 9113, 3.4).
-    const PREFACE: &[u8] = b"PRI ";
-    let mut begun = [0; PREFACE.len()];
-    loop {
-        match stream.peek(&mut begun).await {
-            Ok(0) | Err(_) => return None,
-            Ok(n) if begun[..n] != PREFACE[..n] => return Some(false),
-            Ok(n) if n == PREFACE.len() => return Some(true),
-            // The rest of four bytes is on its way; peeking does not wait for more than there is.
-            Ok(_) => sleep(Duration::from_millis(1)).await,
-        }
-    }
-}
+// === impl Hall ===
 
-/// The proxy, for a client whose version of HTTP is known.
-struct Spoken {
-    app: Arc<HttpProxy<Edge>>,
-    options: HttpServerOptions,
-}
-
-impl Spoken {
-    fn new(app: Arc<HttpProxy<Edge>>, h2: bool) -> Self {
-        let mut options = HttpServerOptions::default();
-        options.h2c = h2;
-        options.h2_idle_timeout = Some(H2_IDLE);
-        Spoken { app, options }
-    }
-}
-
-#[async_trait]
-impl HttpServerApp for Spoken {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.app.process_new_http(session, shutdown).await
+impl Hall {
+    async fn serve(self, stream: TcpStream, from: SocketAddr, _pass: Pass) {
+        // Small answers (a token of a stream) must not wait for more.
+        let _ = stream.set_nodelay(true);
+        let client = self.client(stream, from);
+        serve(client, from, self.app, self.doors, self.closing).await;
     }
 
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-
-    async fn http_cleanup(&self) {
-        self.app.http_cleanup().await;
+    fn client(&self, stream: TcpStream, from: SocketAddr) -> Client {
+        let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+        let _ = digest.peer_addr.set(Some(PeerAddress::Inet(from)));
+        // The listener's own address, not the interface's: it names the listener, and saves a system call.
+        let _ = digest.local_addr.set(Some(PeerAddress::Inet(self.address)));
+        Client::new(stream, digest)
     }
 }

@@ -2,15 +2,22 @@
 
 mod admit;
 mod attempt;
+mod chunks;
+mod client;
 mod context;
+mod doors;
+mod head;
+mod held;
 mod hold;
 mod listen;
 mod node_http;
 mod outcome;
+mod pace;
 mod peer;
 mod probe;
 mod proxy;
 mod reply;
+mod serve;
 mod tunnel;
 
 pub use listen::{Listeners, Prepared};
@@ -18,6 +25,8 @@ pub use node_http::NodeHttp;
 pub use probe::look_after;
 
 use crate::dispatch::Dispatch;
+use crate::store::Spool;
+use crate::telemetry::EdgeGauge;
 use hold::Budget;
 use pingora::connectors::TransportConnector;
 use pingora::proxy::HttpProxy;
@@ -30,38 +39,48 @@ pub struct Front {
     /// Where clients connect.
     pub listeners: Listeners,
     budget: Arc<Budget>,
+    spool: Option<Arc<Spool>>,
 }
 
 // === impl Front ===
 
 impl Front {
-    /// A front without listeners. `connections` bounds the clients of all of them together.
-    pub fn new(dispatch: Dispatch, connections: usize) -> Self {
+    /// A front without listeners. Without a `spool`, bodies too long for memory stream.
+    pub fn new(dispatch: Dispatch, spool: Option<Arc<Spool>>) -> Self {
         let conf = Arc::new(ServerConf {
             // Our own count of attempts ends a request long before; 0 would send none at all.
             max_retries: 64,
             upstream_keepalive_pool_size: 1024,
+            // Into so many parts Pingora divides what all requests touch.
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
             ..ServerConf::default()
         });
         let bound = Arc::default();
-        let budget = Budget::new();
+        let budget = Arc::<Budget>::default();
+        let doors = doors::Doors::new(dispatch.clone());
         let edge = Edge {
             dispatch,
             bound: Arc::clone(&bound),
             budget: budget.clone(),
+            spool: spool.clone(),
             peers: peer::Peers::default(),
             connector: TransportConnector::new(None),
         };
         let mut proxy = HttpProxy::new(edge, conf);
         proxy.handle_init_modules();
         Front {
-            listeners: Listeners::new(Arc::new(proxy), bound, connections),
+            listeners: Listeners::new(Arc::new(proxy), bound, doors),
             budget,
+            spool,
         }
     }
 
-    /// How many bytes of request bodies are held.
-    pub fn held_bytes(&self) -> u64 {
-        self.budget.held()
+    /// What is held at this moment.
+    pub fn gauge(&self) -> EdgeGauge {
+        EdgeGauge {
+            connections: self.listeners.connections(),
+            held_bytes: self.budget.held(),
+            spooled_bytes: self.spool.as_ref().map_or(0, |spool| spool.used()),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::admit::{self, client};
 use super::attempt::{self, Elapsed};
 use super::context::Ctx;
-use super::hold;
+use super::held;
 use crate::telemetry::{AccessLine, Outcome};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
@@ -11,12 +11,13 @@ use tabane_api::Refusal;
 
 /// The last attempt failed: answers in the kind's shape, if an answer is still possible.
 pub(super) async fn fail(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
-    hold::unwrap(session, &ctx.slot);
+    held::unwrap(session, &ctx.slot);
     let dead = matches!(
         error.etype(),
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
     );
-    let client_gone = ctx.client_gone || (*error.esource() == ErrorSource::Downstream && dead);
+    let left = *error.esource() == ErrorSource::Downstream && dead && ctx.refusal.is_none();
+    let client_gone = ctx.client_gone || left;
     ctx.client_gone = client_gone;
     if client_gone || session.response_written().is_some() {
         return FailToProxy {

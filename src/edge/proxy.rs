@@ -1,11 +1,13 @@
 //! `impl ProxyHttp`: each hook maps, calls, maps back. What happens is in `admit.rs` and `attempt.rs`.
 
 use super::context::Ctx;
-use super::hold::{self, Budget};
+use super::held;
+use super::hold::Budget;
 use super::listen::Bound;
 use super::peer::Peers;
 use super::{admit, attempt, outcome};
 use crate::dispatch::Dispatch;
+use crate::store::Spool;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -15,11 +17,15 @@ use pingora::{Error, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long an unread body is read on after its request was answered, so that its connection can be kept.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// The edge's part of the proxy: what its hooks work with.
 pub struct Edge {
     pub(super) dispatch: Dispatch,
     pub(super) bound: Arc<Bound>,
     pub(super) budget: Arc<Budget>,
+    pub(super) spool: Option<Arc<Spool>>,
     pub(super) peers: Peers,
     pub(super) connector: pingora::connectors::TransportConnector,
 }
@@ -42,12 +48,12 @@ impl ProxyHttp for Edge {
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         ctx.identify(&session.req_header().headers);
-        if let Some(limits) = ctx.limits() {
-            // Pingora would keep an idle connection for ever.
-            session.set_keepalive(Some(limits.keep_alive.as_secs().max(1)));
-            session.set_read_timeout(Some(limits.client_read));
-        }
-        session.as_downstream_mut().set_pipelining_enabled(true);
+        let limits = ctx.limits();
+        let client = session.as_downstream_mut();
+        client.set_read_timeout(Some(limits.client_read));
+        client.set_write_timeout(Some(limits.client_write));
+        // Reading on what nobody wants, only to keep the connection.
+        client.set_total_drain_timeout(Some(DRAIN));
         Ok(())
     }
 
@@ -139,7 +145,7 @@ impl ProxyHttp for Edge {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         outcome::close(session, error, ctx);
-        hold::unwrap(session, &ctx.slot);
+        held::unwrap(session, &ctx.slot);
     }
 
     // Outcomes are told once, in the access line: Pingora's own lines would tell them again.

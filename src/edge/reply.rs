@@ -18,6 +18,7 @@ pub(super) fn status(why: &Refusal) -> StatusCode {
         Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,
         Refusal::NotFound(_) => StatusCode::NOT_FOUND,
         Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Refusal::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
         // The request is good and the service lacks a machine for it: more hardware would help, another request would not.
         Refusal::NoFit { .. }

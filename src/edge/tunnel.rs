@@ -6,6 +6,7 @@
 
 use super::admit::{self, Stop};
 use super::attempt::{self, Elapsed};
+use super::client::Client;
 use super::context::Ctx;
 use super::proxy::Edge;
 use crate::dispatch::Revocation;
@@ -46,6 +47,9 @@ pub(super) async fn run(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Re
         lease.answered();
     }
     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if upgraded && let Some(client) = Client::below(session) {
+        client.open();
+    }
     answer_head(session, ctx, head).await.map_err(Stop::Gone)?;
     let carried = if upgraded {
         pump(session, ctx, &mut node).await

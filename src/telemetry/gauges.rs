@@ -22,6 +22,17 @@ pub struct EndpointGauge {
     pub vram_free_mib: Option<u64>,
 }
 
+/// What the edge holds at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EdgeGauge {
+    /// Client connections.
+    pub connections: usize,
+    /// Bytes of request bodies that are held in memory.
+    pub held_bytes: u64,
+    /// Bytes of request bodies that are held on disk.
+    pub spooled_bytes: u64,
+}
+
 /// An endpoint's states, all of them.
 const STATES: [&str; 7] = [
     "unproven", "up", "down", "ejected", "trial", "draining", "leaving",
@@ -32,8 +43,7 @@ pub(super) fn render(
     text: &mut String,
     endpoints: &[EndpointGauge],
     waiting: &[(String, usize)],
-    connections: usize,
-    held_bytes: u64,
+    edge: EdgeGauge,
     config_hash: &str,
 ) {
     let mut gauge = |name: &str, help: &str, series: &mut dyn Iterator<Item = (String, f64)>| {
@@ -99,12 +109,17 @@ pub(super) fn render(
     gauge(
         "connections_open",
         "Client connections",
-        &mut [(String::new(), connections as f64)].into_iter(),
+        &mut [(String::new(), edge.connections as f64)].into_iter(),
     );
     gauge(
         "held_bytes",
-        "Bytes of request bodies held",
-        &mut [(String::new(), held_bytes as f64)].into_iter(),
+        "Bytes of request bodies held in memory",
+        &mut [(String::new(), edge.held_bytes as f64)].into_iter(),
+    );
+    gauge(
+        "spooled_bytes",
+        "Bytes of request bodies held on disk",
+        &mut [(String::new(), edge.spooled_bytes as f64)].into_iter(),
     );
     gauge(
         "config_info",

@@ -1,6 +1,6 @@
 //! Every number, under one registry of its own. Names are promises: `metrics.golden.txt` lists them.
 
-use super::gauges::{self, EndpointGauge};
+use super::gauges::{self, EdgeGauge, EndpointGauge};
 use super::process;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -113,6 +113,11 @@ struct ResultLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    status: u32,
+}
+
 #[derive(Clone)]
 struct Families {
     requests: Family<OutcomeLabels, Counter>,
@@ -126,6 +131,7 @@ struct Families {
     upstream_seconds: Family<EndpointLabels, Histogram, fn() -> Histogram>,
     first_byte: Family<EndpointLabels, Histogram, fn() -> Histogram>,
     probes: Family<ProbeLabels, Counter>,
+    turned_away: Family<StatusLabels, Counter>,
     reload: Reload,
 }
 
@@ -159,6 +165,7 @@ impl Families {
             upstream_seconds: Family::new_with_constructor(times),
             first_byte: Family::new_with_constructor(times),
             probes: Family::default(),
+            turned_away: Family::default(),
             reload: Reload::default(),
         };
         let f = &families;
@@ -201,6 +208,11 @@ impl Families {
             f.first_byte.clone(),
         );
         registry.register("probes", "Probes by how they ended", f.probes.clone());
+        registry.register(
+            "turned_away",
+            "Clients turned away before their request was read",
+            f.turned_away.clone(),
+        );
         registry.register(
             "config_reload_success",
             "Whether the last reload was taken",
@@ -421,13 +433,20 @@ impl Metrics {
         }
     }
 
+    /// A client was turned away with this status before its request was read.
+    pub fn turned_away(&self, status: u16) {
+        let labels = StatusLabels {
+            status: status.into(),
+        };
+        self.families.turned_away.get_or_create(&labels).inc();
+    }
+
     /// Everything as OpenMetrics text. What the rooms know better is asked of them at this moment.
     pub fn render(
         &self,
         endpoints: &[EndpointGauge],
         waiting: &[(String, usize)],
-        connections: usize,
-        held_bytes: u64,
+        edge: EdgeGauge,
     ) -> String {
         let mut text = String::with_capacity(16 << 10);
         // Writing to a string does not fail.
@@ -438,14 +457,7 @@ impl Metrics {
             .map_or(text.len(), str::len);
         text.truncate(end);
         let hash = self.families.reload.hash.lock().clone();
-        gauges::render(
-            &mut text,
-            endpoints,
-            waiting,
-            connections,
-            held_bytes,
-            &hash,
-        );
+        gauges::render(&mut text, endpoints, waiting, edge, &hash);
         process::render(&mut text);
         text.push_str("# EOF\n");
         text
@@ -592,7 +604,13 @@ mod tests {
             cooling: 0,
             vram_free_mib: Some(5),
         };
-        metrics.render(&[gauge], &[("any".into(), 4)], 7, 8)
+        let edge = EdgeGauge {
+            connections: 7,
+            held_bytes: 8,
+            spooled_bytes: 9,
+        };
+        metrics.turned_away(400);
+        metrics.render(&[gauge], &[("any".into(), 4)], edge)
     }
 
     #[test]
@@ -638,7 +656,7 @@ mod tests {
         metrics.probe("n/x", ProbeOutcome::Ok);
         metrics.forget_endpoint("n/x");
         metrics.forget_service("gone");
-        let text = metrics.render(&[], &[], 0, 0);
+        let text = metrics.render(&[], &[], EdgeGauge::default());
         assert!(!text.contains("gone") && !text.contains("n/x"), "{text}");
     }
 }

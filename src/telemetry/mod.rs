@@ -9,6 +9,6 @@ mod process;
 
 pub use access_line::AccessLine;
 pub use events::{Event, Events, Told};
-pub use gauges::EndpointGauge;
+pub use gauges::{EdgeGauge, EndpointGauge};
 pub use log::init as init_log;
 pub use metrics::{EndpointMetrics, Metrics, Outcome, ProbeOutcome, ServiceMetrics};

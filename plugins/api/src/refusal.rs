@@ -19,6 +19,9 @@ pub enum Refusal {
         /// The bound, in bytes.
         max: u64,
     },
+    /// The client takes too long over the body.
+    #[error("the body of the request came too slowly")]
+    TooSlow,
     /// As many wait as may.
     #[error("the queue of service `{service}` is full: {waiting} are waiting")]
     QueueFull {
@@ -70,6 +73,7 @@ impl Refusal {
             Refusal::Unauthorized(_) => "unauthorized",
             Refusal::NotFound(_) => "not_found",
             Refusal::BodyTooLarge { .. } => "body_too_large",
+            Refusal::TooSlow => "too_slow",
             Refusal::QueueFull { .. } => "queue_full",
             Refusal::WaitedTooLong { .. } => "waited_too_long",
             Refusal::NoFit { .. } => "no_fit",

@@ -8,11 +8,11 @@ use crate::config::merge::All;
 use crate::config::plan::{
     AdminPlan, Anonymous, LimitsPlan, LogFormat, LogPlan, Secret, TenantPlan,
 };
-use crate::config::typed::{At, Short};
+use crate::config::typed::{At, Field, Short};
+use crate::config::units::Size;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Shorter ones are guessed.
 const SHORTEST_KEY: usize = 8;
@@ -186,20 +186,43 @@ pub(crate) fn limits(all: &All, findings: &Findings) -> LimitsPlan {
     let none = Limits::default();
     let outer = all.limits.spot(all.root);
     let limits = all.limits.get().unwrap_or(&none);
-    let seconds = Duration::from_secs;
+    let usual = LimitsPlan::default();
+    let count = |field, range, usual| value::number(field, range, usual, "", outer, findings);
+    let span = |field, usual| value::positive(field, usual, outer, findings);
+    let size = |field: &Field<Size>, usual| field.get().map_or(usual, |size| size.0);
+    let connections = count(&limits.connections, 1..=10_000_000, 10_000);
     LimitsPlan {
-        connections: value::number(
-            &limits.connections,
+        connections: connections as usize,
+        connections_per_address: count(
+            &limits.connections_per_address,
             1..=10_000_000,
-            10_000,
-            "",
-            outer,
-            findings,
+            connections.div_ceil(2),
         ) as usize,
-        keep_alive: value::positive(&limits.keep_alive, seconds(75), outer, findings),
-        client_read: value::positive(&limits.client_read, seconds(60), outer, findings),
-        held_bytes: limits.held_bytes.get().map_or(1 << 30, |size| size.0),
-        grace: value::span(&limits.grace, seconds(20)),
+        h2_streams: count(&limits.h2_streams, 1..=10_000, 100) as u32,
+        keep_alive: span(&limits.keep_alive, usual.keep_alive),
+        client_head: span(&limits.client_head, usual.client_head),
+        client_read: span(&limits.client_read, usual.client_read),
+        client_write: span(&limits.client_write, usual.client_write),
+        client_rate: size(&limits.client_rate, usual.client_rate),
+        head_bytes: head_bytes(&limits.head_bytes, usual.head_bytes, outer, findings),
+        head_lines: count(&limits.head_lines, 8..=256, 128) as usize,
+        held_bytes: size(&limits.held_bytes, usual.held_bytes),
+        spool_bytes: size(&limits.spool_bytes, usual.spool_bytes),
+        grace: value::span(&limits.grace, usual.grace),
+    }
+}
+
+/// Pingora reads no longer head than a MiB.
+fn head_bytes(field: &Field<Size>, usual: usize, outer: Spot, findings: &Findings) -> usize {
+    let Some(At { spot, value }) = field.at(outer) else {
+        return usual;
+    };
+    match value.0 {
+        size @ 1024..=1_048_576 => size as usize,
+        _ => {
+            findings.problem(spot, "must be 1KiB to 1MiB", "leave it out for 64KiB");
+            usual
+        }
     }
 }
 

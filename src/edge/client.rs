@@ -1,0 +1,303 @@
+//! A client's connection, seen from its bytes: Pingora gets one request of it at a time, whose head was checked.
+//!
+//! What follows a request (the next one of a pipeline) stays here until its own head was checked. While nothing
+//! is asked, a connection holds no buffer.
+
+use super::chunks::{Chunks, Misframed};
+use super::head::{Framing, Head};
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID,
+};
+use pingora::proxy::Session;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    tcp: TcpStream,
+    digest: Arc<SocketDigest>,
+    /// What was read and not given on yet.
+    ahead: BytesMut,
+    /// How much at the front of `ahead` is a head that was checked.
+    head: usize,
+    body: Rest,
+    /// What the connection carries is no longer HTTP/1: it goes through as it comes.
+    opened: AtomicBool,
+}
+
+/// What of a request's body is still to come.
+#[derive(Clone, Copy, Debug)]
+enum Rest {
+    None,
+    Length(u64),
+    Chunked(Chunks),
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(super) fn new(tcp: TcpStream, digest: SocketDigest) -> Self {
+        Client {
+            tcp,
+            digest: Arc::new(digest),
+            ahead: BytesMut::new(),
+            head: 0,
+            body: Rest::None,
+            opened: AtomicBool::new(false),
+        }
+    }
+
+    /// What was read of the next request so far.
+    pub(super) fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
+    /// Passes over bytes that mean nothing (RFC 9112, 2.2: an empty line before a request).
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.ahead.advance(bytes);
+    }
+
+    /// Reads more of the next request; so many bytes, 0 at the end. Waits without holding memory.
+    pub(super) async fn fill(&mut self) -> io::Result<usize> {
+        if self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
+        }
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// Lets one request through whose head was checked.
+    pub(super) fn admit(&mut self, head: Head) {
+        self.head = head.length;
+        self.body = match head.body {
+            Framing::None => Rest::None,
+            Framing::Length(length) => Rest::Length(length),
+            Framing::Chunked => Rest::Chunked(Chunks::default()),
+        };
+    }
+
+    /// Whether all of the request that was let through is read, so that another may follow.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.head == 0 && matches!(self.body, Rest::None) && !self.opened.load(Ordering::Relaxed)
+    }
+
+    /// From here on everything goes through: HTTP/2, or a socket.
+    pub(super) fn open(&self) {
+        self.opened.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection below a session of HTTP/1.
+    pub(super) fn below(session: &Session) -> Option<&Client> {
+        session.downstream_session.stream()?.as_any().downcast_ref()
+    }
+
+    /// Says a last word, waits a moment for the client to read it, and closes.
+    ///
+    /// Closing with bytes unread would reset the connection, and the word be lost (RFC 9112, 9.6).
+    pub(super) async fn farewell(mut self, word: &[u8]) {
+        if self.tcp.write_all(word).await.is_err() || self.tcp.shutdown().await.is_err() {
+            return;
+        }
+        let mut left = 1 << 20;
+        while left > 0 {
+            self.ahead.clear();
+            match self.fill().await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => left -= read.min(left),
+            }
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [const { MaybeUninit::uninit() }; 4096];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut buf))?;
+        self.ahead.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Gives on at most `most` bytes that were read already.
+    fn give(&mut self, buf: &mut ReadBuf<'_>, most: usize) -> usize {
+        let given = most.min(self.ahead.len()).min(buf.remaining());
+        buf.put_slice(&self.ahead[..given]);
+        self.ahead.advance(given);
+        given
+    }
+
+    /// Gives on bytes of a body of known length.
+    fn poll_length(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        left: u64,
+    ) -> Poll<io::Result<()>> {
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        let given = if self.ahead.is_empty() {
+            let mut limited = ReadBuf::new(buf.initialize_unfilled_to(most.min(buf.remaining())));
+            ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut limited))?;
+            let read = limited.filled().len();
+            buf.advance(read);
+            read
+        } else {
+            self.give(buf, most)
+        };
+        self.body = match left - given as u64 {
+            0 => Rest::None,
+            left => Rest::Length(left),
+        };
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives on bytes of a chunked body, and keeps what comes after it.
+    fn poll_chunked(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        mut chunks: Chunks,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let from_ahead = !self.ahead.is_empty();
+        if from_ahead {
+            self.give(buf, usize::MAX);
+        } else {
+            ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        }
+        let read = &buf.filled()[before..];
+        let taken = chunks
+            .take(read)
+            .map_err(|Misframed| io::Error::from(io::ErrorKind::InvalidData))?;
+        if taken < read.len() {
+            // Only the end of the body leaves something over; it belongs before what is still ahead.
+            let mut ahead = BytesMut::from(&read[taken..]);
+            ahead.extend_from_slice(&self.ahead);
+            self.ahead = ahead;
+            buf.set_filled(before + taken);
+        }
+        self.body = if chunks.done() {
+            Rest::None
+        } else {
+            Rest::Chunked(chunks)
+        };
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing more may be given on: watches only whether the client is still there.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // With the next request in hand the end cannot be seen; it would be one of a pipeline.
+        if !self.ahead.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_fill(cx))? {
+            0 => Poll::Ready(Ok(())),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Client {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.opened.load(Ordering::Relaxed) {
+            if this.ahead.is_empty() {
+                return Pin::new(&mut this.tcp).poll_read(cx, buf);
+            }
+            this.give(buf, usize::MAX);
+            return Poll::Ready(Ok(()));
+        }
+        if this.head > 0 {
+            this.head -= this.give(buf, this.head);
+            return Poll::Ready(Ok(()));
+        }
+        match this.body {
+            Rest::None => this.poll_gone(cx),
+            Rest::Length(left) => this.poll_length(cx, buf, left),
+            Rest::Chunked(chunks) => this.poll_chunked(cx, buf, chunks),
+        }
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+// --- what Pingora asks of a stream -----------------------------------------------------------------------
+
+#[async_trait]
+impl Shutdown for Client {
+    async fn shutdown(&mut self) {
+        // The client may be gone already.
+        let _ = self.tcp.shutdown().await;
+    }
+}
+
+impl UniqueID for Client {
+    fn id(&self) -> pingora::protocols::UniqueIDType {
+        use std::os::fd::AsRawFd;
+        self.tcp.as_raw_fd()
+    }
+}
+
+impl GetSocketDigest for Client {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.digest.clone())
+    }
+
+    fn set_socket_digest(&mut self, digest: SocketDigest) {
+        self.digest = Arc::new(digest);
+    }
+}
+
+impl GetTimingDigest for Client {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Client {
+    fn get_proxy_digest(&self) -> Option<Arc<pingora::protocols::raw_connect::ProxyDigest>> {
+        None
+    }
+}
+
+impl Ssl for Client {}
+impl Peek for Client {}
