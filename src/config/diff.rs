@@ -212,7 +212,8 @@ fn same_service(
         && a.retry == b.retry
         && a.timeouts == b.timeouts
         && a.body == b.body
-        && (a.cool_down, a.drain, a.socket_idle) == (b.cool_down, b.drain, b.socket_idle)
+        && (a.cool_down, a.drain) == (b.cool_down, b.drain)
+        && (a.socket_idle, a.socket_ping) == (b.socket_idle, b.socket_ping)
         && routes(old, i).eq(routes(new, j))
 }
 

@@ -244,6 +244,8 @@ pub(crate) struct Service {
     pub(crate) drain: Field<Span>,
     /// How long a WebSocket may be silent both ways; 1h.
     pub(crate) socket_idle: Field<Span>,
+    /// How long a WebSocket is silent until its client is sent a ping, so that nobody between takes it for dead; 30s, or `none`.
+    pub(crate) socket_ping: Field<OrNone<Span>>,
     /// Which hosts and paths lead here, on listeners without a service of their own.
     pub(crate) routes: Field<Vec<Field<Short<Route>>>>,
 }
@@ -299,6 +301,10 @@ pub(crate) struct Retry {
     pub(crate) within: Field<Span>,
     /// Which answers of a node count as its failure; 502, 503 and 504.
     pub(crate) statuses: Field<Vec<Field<u64>>>,
+    /// Which answers say that the node is busy and did not take the request, such as 409 of Cog: it goes on to another node, whatever its method.
+    pub(crate) busy: Field<Vec<Field<u64>>>,
+    /// How many retries there may be for each hundred requests, 0 to 1000, beside a reserve of 100; 25. Connections that failed do not count.
+    pub(crate) budget: Field<u64>,
     /// Whether requests that are not idempotent may run again too; false.
     #[serde(rename = "unsafe")]
     pub(crate) repeat_unsafe: Field<bool>,
@@ -331,7 +337,7 @@ pub(crate) struct Timeouts {
 pub(crate) struct Body {
     /// The largest body at all; `none`.
     pub(crate) max: Field<OrNone<Size>>,
-    /// How much is held before a node is chosen; 1MiB. A longer body streams, without a second try.
+    /// How much is held in memory before a node is chosen; 1MiB. A longer body is held in `data_dir`; without one it streams, without a second try.
     pub(crate) hold: Field<Size>,
     #[serde(skip)]
     pub(crate) stream: bool,
@@ -459,8 +465,7 @@ impl FromWord for Member {
 }
 
 impl FromWord for Retry {
-    const EXPECTED: &'static str =
-        "`off`, `unsafe`, or a map with `attempts`, `within`, `statuses` and `unsafe`";
+    const EXPECTED: &'static str = "`off`, `unsafe`, or a map with `attempts`, `within`, `statuses`, `busy`, `budget` and `unsafe`";
     const WORD: &'static str = "`off` or `unsafe`";
 
     fn from_word(word: &str) -> Result<Self, String> {

@@ -249,6 +249,8 @@ pub struct ServicePlan {
     pub drain: Duration,
     /// How long a WebSocket may be silent both ways.
     pub socket_idle: Duration,
+    /// How long a WebSocket is silent until its client is sent a ping; `None`: it is sent none.
+    pub socket_ping: Option<Duration>,
 }
 
 /// How many may wait, and how long.
@@ -301,6 +303,10 @@ pub struct RetryPlan {
     pub within: Duration,
     /// Statuses of a node that count as its failure, for requests that may run again.
     pub statuses: Vec<StatusCode>,
+    /// Statuses that say the node did not take the request, and is well: any request goes on to another.
+    pub busy: Vec<StatusCode>,
+    /// How many retries for each hundred requests, beside a reserve; connections that failed do not count.
+    pub budget: u32,
     /// Whether a request may run again though its method is not idempotent and it carries no `Idempotency-Key`.
     pub repeat_unsafe: bool,
 }
@@ -321,7 +327,7 @@ pub struct TimeoutsPlan {
 pub struct BodyPlan {
     /// The largest body at all, in bytes; `None`: no bound.
     pub max: Option<u64>,
-    /// How many bytes are held before a node is chosen; a longer body streams, without a second try.
+    /// How many bytes are held in memory before a node is chosen; a longer body goes to disk, or streams without a second try.
     pub hold: usize,
     /// Bodies of the whole service go through as they come; its routes' options and its own listener follow it.
     pub stream: bool,

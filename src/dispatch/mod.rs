@@ -5,6 +5,7 @@
 //! uses a channel. What an `apply` asks for (wake a ticket, end leases, tell the operator) is done after
 //! the lock is open again, because a lease that finds nobody waiting takes the lock once more to go back.
 
+mod budget;
 mod core;
 mod journey;
 mod lease;

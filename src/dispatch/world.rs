@@ -1,3 +1,4 @@
+use super::budget::RetryBudget;
 use super::route::Router;
 use super::upstream::Upstream;
 use crate::access::Access;
@@ -47,6 +48,8 @@ pub struct LiveService {
     pub policy: Arc<dyn Policy>,
     /// Its pool's number.
     pub pool: PoolId,
+    /// How many retries it may make now; a reload does not fill it up.
+    pub budget: Arc<RetryBudget>,
     /// What is counted of it.
     pub metrics: Arc<ServiceMetrics>,
     /// What is counted of its endpoints, looked up by number: no name is put together for each request.
@@ -89,6 +92,7 @@ impl World {
                     kind,
                     policy,
                     pool: pool_id(&plan.pools[service.pool].name),
+                    budget: before.map_or_else(Arc::default, |before| before.budget.clone()),
                     metrics: metrics.service(&service.name),
                     endpoints: Mutex::default(),
                     all: metrics.clone(),

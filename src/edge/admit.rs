@@ -58,6 +58,7 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
     let journey = enter(edge, session, ctx)?;
     let service = journey.service.clone();
     ctx.service = Some(service.clone());
+    service.budget.earn(service.plan.retry.budget);
     ctx.journey = Some(journey);
 
     let declared = content_length(&session.req_header().headers);

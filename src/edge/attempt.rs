@@ -2,7 +2,7 @@
 //!
 //! Another attempt follows only before the first byte of an answer, only while attempts and time are left,
 //! and only when it can do no harm: nothing was sent (no connection), or the node said it did not take it
-//! (503), or the request may run twice (an idempotent method, an `Idempotency-Key`, `retry: unsafe`) and its
+//! (503, or a status the file calls busy), or the request may run twice (an idempotent method, an `Idempotency-Key`, `retry: unsafe`) and its
 //! whole body is still here.
 
 use super::admit::{self, Stop};
@@ -125,12 +125,14 @@ pub(super) fn response_head(session: &Session, head: &ResponseHeader, ctx: &mut 
     let Some(journey) = &ctx.journey else {
         return Ok(());
     };
-    ctx.bad_status = journey.service.plan.retry.statuses.contains(&head.status);
-    if ctx.bad_status {
+    let retry = &journey.service.plan.retry;
+    ctx.busy = retry.busy.contains(&head.status);
+    ctx.bad_status = !ctx.busy && retry.statuses.contains(&head.status);
+    if ctx.busy || ctx.bad_status {
         // 503 says that the node did not take the request (RFC 9110, 15.6.4); of the others it may be half done.
-        let safe =
-            head.status == StatusCode::SERVICE_UNAVAILABLE || may_repeat(session.req_header(), ctx);
-        if safe && ctx.body.whole && has_another(ctx) {
+        let not_taken = ctx.busy || head.status == StatusCode::SERVICE_UNAVAILABLE;
+        let safe = not_taken || may_repeat(session.req_header(), ctx);
+        if safe && ctx.body.whole && has_another(ctx) && afford(ctx) {
             let mut error = Error::explain(HTTPStatus(head.status.as_u16()), "the node's answer");
             error.as_up();
             return Err(error);
@@ -198,6 +200,9 @@ pub(super) fn failed(session: &Session, error: Box<Error>, ctx: &mut Ctx) -> Box
         }
         return no_retry(error);
     }
+    if ctx.busy && matches!(error.etype(), HTTPStatus(_)) {
+        return go_elsewhere(ctx, error);
+    }
     let failure = match error.etype() {
         ReadTimedout | WriteTimedout => Failure::Timeout,
         _ if revoked => Failure::Timeout,
@@ -222,13 +227,39 @@ fn after_failure(ctx: &mut Ctx, failure: Failure, safe: bool, mut error: Box<Err
         }
         lease.end(End::Failed(failure));
     }
-    let again = safe && has_another(ctx);
+    // A status was paid for when it was seen, and a connection that failed cost the node nothing.
+    let free = matches!(failure, Failure::Connect | Failure::Status);
+    let again = safe && has_another(ctx) && (free || afford(ctx));
     if again && let Some(journey) = &ctx.journey {
         journey.service.metrics.retry();
     }
     error.as_up();
     error.set_retry(again);
     error
+}
+
+/// The node is well and busy with something else: it is not blamed, and the request goes to another.
+fn go_elsewhere(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+    if let (Some(lease), Some(journey)) = (ctx.lease.take(), &mut ctx.journey) {
+        journey.exclude(lease.upstream().id);
+        journey.service.metrics.retry();
+        lease.end(End::Unused);
+    }
+    error.as_up();
+    error.set_retry(true);
+    error
+}
+
+/// Pays for one more attempt, if the service's budget has it.
+fn afford(ctx: &Ctx) -> bool {
+    let Some(journey) = &ctx.journey else {
+        return false;
+    };
+    let paid = journey.service.budget.take();
+    if !paid {
+        journey.service.metrics.retry_denied();
+    }
+    paid
 }
 
 /// Whether attempts and time are left.

@@ -50,6 +50,8 @@ pub struct Ctx {
     pub(super) refusal: Option<Refusal>,
     /// The code of the refusal it was answered with.
     pub(super) refused: Option<&'static str>,
+    /// The node's answer says that it is busy with something else.
+    pub(super) busy: bool,
     /// The node's answer has a status that counts as its failure.
     pub(super) bad_status: bool,
     /// The client left, or its connection broke.
@@ -100,6 +102,7 @@ impl Ctx {
             bytes_streamed: 0,
             refusal: None,
             refused: None,
+            busy: false,
             bad_status: false,
             client_gone: false,
             broken: false,

@@ -6,6 +6,7 @@ mod chunks;
 mod client;
 mod context;
 mod doors;
+mod frames;
 mod head;
 mod held;
 mod hold;

@@ -3,14 +3,19 @@
 //! Pingora's own upgrade path tears a tunnel down when the node's 101 comes before the end of the request's
 //! empty body was handled (cloudflare/pingora#946), and cuts a silent client after the read timeout. So the
 //! handshake and the pumping are done here; a tunnel takes no slot, since an idle socket must not hold a GPU.
+//!
+//! Frames are followed, not changed. Between them the gateway says two things of its own: a ping to a client
+//! while nothing is said (its pong goes on to the node, which may ignore it: RFC 6455, 5.5.3), and a close.
 
 use super::admit::{self, Stop};
 use super::attempt::{self, Elapsed};
 use super::client::Client;
 use super::context::Ctx;
+use super::frames::{self, Close, Frames};
 use super::proxy::Edge;
 use crate::dispatch::Revocation;
 use crate::fleet::{End, Failure};
+use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::HttpTask;
@@ -23,6 +28,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long a node may take to answer a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(30);
+
+/// How long a frame that is on its way may still take when its node has to be let go of.
+const LAST_FRAME: Duration = Duration::from_secs(5);
+
+/// How long a side may take to read that its socket is over.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Carries a socket from its handshake to its end. The lease is in the context.
 pub(super) async fn run(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<(), Stop> {
@@ -151,47 +162,93 @@ async fn answer_body(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSessio
 async fn pump(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSession) -> Result<()> {
     session.set_read_timeout(None);
     node.read_timeout = None;
+    node.write_timeout = Some(ctx.limits().client_write);
     // From here on what is written is the socket's, and is sent at once.
     node.maybe_upgrade_body_writer();
-    let idle = ctx
-        .journey
-        .as_ref()
-        .map_or(Duration::from_secs(3600), |journey| {
-            journey.service.plan.socket_idle
-        });
-    let _open = ctx
-        .journey
-        .as_ref()
-        .map(|journey| journey.service.metrics.socket());
+    let Some(journey) = &ctx.journey else {
+        return Ok(());
+    };
+    let _open = journey.service.metrics.socket();
+    let (idle, ping) = (
+        journey.service.plan.socket_idle,
+        journey.service.plan.socket_ping,
+    );
     let mut revocation = ctx.lease.as_ref().map(|lease| lease.revocation());
-    let mut quiet_until = Instant::now() + idle;
-    loop {
+    let (mut up, mut down) = (Frames::default(), Frames::default());
+    let mut said = Instant::now();
+    let mut heard = said;
+    let mut left_at = None;
+    let why = loop {
+        // A frame that is on its way is let through first, unless it takes too long.
+        if let Some(left) = left_at
+            && (down.between() || Instant::now() >= left + LAST_FRAME)
+        {
+            break Close::NodeLeft;
+        }
+        let ping_at = ping.map(|ping| heard + ping);
         tokio::select! {
             sent = session.downstream_session.read_request_body() => match sent {
                 Ok(Some(bytes)) => {
                     ctx.bytes_in += bytes.len() as u64;
-                    node.write_body(&bytes).await?;
+                    heard = Instant::now();
+                    if up.take(&bytes) {
+                        said = heard;
+                    }
+                    if node.write_body(&bytes).await.is_err() {
+                        break Close::NodeBroke;
+                    }
                 }
                 _ => return Ok(()),
             },
-            task = node.read_response_task() => match task? {
-                HttpTask::UpgradedBody(bytes, end) | HttpTask::Body(bytes, end) => {
+            task = node.read_response_task() => match task {
+                Ok(HttpTask::UpgradedBody(bytes, end) | HttpTask::Body(bytes, end)) => {
                     if let Some(bytes) = bytes {
                         ctx.bytes_out += bytes.len() as u64;
+                        heard = Instant::now();
+                        if down.take(&bytes) {
+                            said = heard;
+                        }
                         session.downstream_session.write_response_body(bytes, false).await?;
                     }
                     if end {
-                        return Ok(());
+                        break Close::NodeBroke;
                     }
                 }
-                HttpTask::Failed(error) => return Err(error),
-                HttpTask::Done => return Ok(()),
-                HttpTask::Header(..) | HttpTask::Trailer(_) => {}
+                Ok(HttpTask::Header(..) | HttpTask::Trailer(_)) => {}
+                Ok(HttpTask::Failed(_) | HttpTask::Done) | Err(_) => break Close::NodeBroke,
             },
-            () = revoked(&mut revocation) => return Ok(()),
-            () = sleep_until(quiet_until) => return Ok(()),
+            () = revoked(&mut revocation), if left_at.is_none() => left_at = Some(Instant::now()),
+            () = at(left_at.map(|left| left + LAST_FRAME)) => {}
+            () = at(ping_at) => {
+                heard = Instant::now();
+                if down.between() && !down.closed() {
+                    let ping = Bytes::from_static(frames::ping());
+                    session.downstream_session.write_response_body(ping, false).await?;
+                }
+            }
+            () = sleep_until(said + idle) => break Close::Idle,
         }
-        quiet_until = Instant::now() + idle;
+    };
+    if up.between() && !up.closed() && why != Close::NodeBroke {
+        // The node may be gone; the client's own word is what matters.
+        let _ = timeout(LAST_WORD, node.write_body(&why.to_node())).await;
+    }
+    if down.between() && !down.closed() {
+        let word = why.to_client().into();
+        let client = &mut session.downstream_session;
+        client.write_response_body(word, false).await?;
+        // Its answer, or its end; closing before would break the connection under the word.
+        let over = async { while let Ok(Some(_)) = client.read_request_body().await {} };
+        let _ = timeout(LAST_WORD, over).await;
+    }
+    Ok(())
+}
+
+/// Waits for a moment; for ever where there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -33,6 +33,7 @@ pub struct ServiceMetrics {
     bytes_in: Counter,
     bytes_out: Counter,
     retries: Counter,
+    retries_denied: Counter,
     sockets: Gauge,
 }
 
@@ -126,6 +127,7 @@ struct Families {
     bytes_in: Family<ServiceLabels, Counter>,
     bytes_out: Family<ServiceLabels, Counter>,
     retries: Family<ServiceLabels, Counter>,
+    retries_denied: Family<ServiceLabels, Counter>,
     sockets: Family<ServiceLabels, Gauge>,
     upstream: Family<UpstreamLabels, Counter>,
     upstream_seconds: Family<EndpointLabels, Histogram, fn() -> Histogram>,
@@ -160,6 +162,7 @@ impl Families {
             bytes_in: Family::default(),
             bytes_out: Family::default(),
             retries: Family::default(),
+            retries_denied: Family::default(),
             sockets: Family::default(),
             upstream: Family::default(),
             upstream_seconds: Family::new_with_constructor(times),
@@ -191,6 +194,11 @@ impl Families {
             f.bytes_out.clone(),
         );
         registry.register("retries", "Attempts after the first", f.retries.clone());
+        registry.register(
+            "retries_denied",
+            "Attempts that the budget did not allow",
+            f.retries_denied.clone(),
+        );
         registry.register("sockets_open", "Open WebSockets", f.sockets.clone());
         registry.register(
             "upstream_requests",
@@ -276,6 +284,7 @@ impl Metrics {
                 bytes_in: f.bytes_in.get_or_create(&labels).clone(),
                 bytes_out: f.bytes_out.get_or_create(&labels).clone(),
                 retries: f.retries.get_or_create(&labels).clone(),
+                retries_denied: f.retries_denied.get_or_create(&labels).clone(),
                 sockets: f.sockets.get_or_create(&labels).clone(),
                 outcomes: Mutex::default(),
                 families: f.clone(),
@@ -423,6 +432,7 @@ impl Metrics {
         f.bytes_in.remove(&labels);
         f.bytes_out.remove(&labels);
         f.retries.remove(&labels);
+        f.retries_denied.remove(&labels);
         f.sockets.remove(&labels);
         for (outcome, code) in gone.outcomes.lock().keys() {
             f.requests.remove(&OutcomeLabels {
@@ -494,6 +504,11 @@ impl ServiceMetrics {
     /// A request is tried again.
     pub fn retry(&self) {
         self.retries.inc();
+    }
+
+    /// A request is not tried again though it might be: the budget is used up.
+    pub fn retry_denied(&self) {
+        self.retries_denied.inc();
     }
 
     /// A WebSocket is open until the guard is dropped.

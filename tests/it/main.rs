@@ -3,13 +3,17 @@
 // In a test, what cannot be unwrapped is a failure.
 #![allow(clippy::unwrap_used)]
 
+mod bodies;
 mod docs;
 mod floors;
 mod forward;
 mod health;
+mod hostile;
 mod operator;
 mod process;
 mod reload;
 mod routing;
 mod scene;
+mod servers;
 mod slots;
+mod sockets;

@@ -17,6 +17,8 @@ use tabane::reload::Trigger;
 use tabane::{App, Gateway, Source};
 use tabane_sim::{Knobs, Node};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Longer than anything here takes on a slow machine: only a hang reaches it.
@@ -189,6 +191,22 @@ impl Scene {
             .into_body()
     }
 
+    /// A connection of one's own to the first listener, for bytes that no client library would send.
+    pub(crate) async fn connect(&self) -> TcpStream {
+        let stream = timeout(LONG, TcpStream::connect(self.address())).await;
+        let stream = stream.unwrap().unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Sends bytes as they are on a connection of their own, and gives all that comes back until it is closed.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        // The gateway may close before it has read everything.
+        let _ = stream.write_all(bytes).await;
+        until_closed(&mut stream).await
+    }
+
     /// The state of an endpoint, in a word; `gone` when nobody knows it.
     pub(crate) fn state(&self, endpoint: &str) -> &'static str {
         let nodes = self.gateway.dispatch().nodes();
@@ -216,6 +234,14 @@ impl Scene {
         };
         eventually("every endpoint is up", all_up).await;
     }
+}
+
+/// All that comes until the connection is closed, or broken.
+pub(crate) async fn until_closed(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    let read = timeout(LONG, stream.read_to_end(&mut all)).await;
+    let (Ok(_) | Err(_)) = read.expect("it is closed within a minute");
+    String::from_utf8_lossy(&all).into_owned()
 }
 
 /// The gateway as it ships.

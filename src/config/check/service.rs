@@ -10,6 +10,7 @@ use crate::config::plan::{
     BodyPlan, HealthPlan, Priority, QueuePlan, RetryPlan, ServicePlan, TimeoutsPlan,
 };
 use crate::config::typed::{At, Field, Short};
+use crate::config::units::{OrNone, Span};
 use http::StatusCode;
 use std::time::Duration;
 use tabane_api::{Registry, Urgency};
@@ -64,6 +65,7 @@ pub(crate) fn services<'a>(
             cool_down: value::span(&typed.cool_down, Duration::from_millis(500)),
             drain: value::span(&typed.drain, 10 * MINUTE),
             socket_idle: value::positive(&typed.socket_idle, 60 * MINUTE, outer, findings),
+            socket_ping: socket_ping(&typed.socket_ping, outer, findings),
         };
         match (pool, kind, policy) {
             (Some(pool), Some(kind), Some(policy)) => checked.push(Checked {
@@ -80,6 +82,7 @@ pub(crate) fn services<'a>(
                 timeouts(&typed.timeouts, outer, findings);
                 body(&typed.body, outer, findings);
                 value::positive(&typed.socket_idle, 60 * MINUTE, outer, findings);
+                socket_ping(&typed.socket_ping, outer, findings);
             }
         }
     }
@@ -199,19 +202,26 @@ fn retry(typed: &Field<Short<Retry>>, outer: Spot, findings: &Findings) -> Retry
             attempts
         },
         within: value::positive(&retry.within, 30 * SECOND, outer, findings),
-        statuses: statuses(&retry.statuses, outer, findings),
+        statuses: statuses(&retry.statuses, outer, findings).unwrap_or_else(|| {
+            vec![
+                StatusCode::BAD_GATEWAY,
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::GATEWAY_TIMEOUT,
+            ]
+        }),
+        busy: statuses(&retry.busy, outer, findings).unwrap_or_default(),
+        budget: value::number(&retry.budget, 0..=1000, 25, "", outer, findings) as u32,
         repeat_unsafe: retry.repeat_unsafe.or(false) || retry.word == Some(RetryWord::Unsafe),
     }
 }
 
-fn statuses(typed: &Field<Vec<Field<u64>>>, outer: Spot, findings: &Findings) -> Vec<StatusCode> {
-    let Some(typed) = typed.get() else {
-        return vec![
-            StatusCode::BAD_GATEWAY,
-            StatusCode::SERVICE_UNAVAILABLE,
-            StatusCode::GATEWAY_TIMEOUT,
-        ];
-    };
+/// Statuses of an error; `None` when nothing was typed.
+fn statuses(
+    typed: &Field<Vec<Field<u64>>>,
+    outer: Spot,
+    findings: &Findings,
+) -> Option<Vec<StatusCode>> {
+    let typed = typed.get()?;
     let hint = "only an error can be tried again";
     let mut statuses: Vec<StatusCode> = typed
         .iter()
@@ -222,7 +232,18 @@ fn statuses(typed: &Field<Vec<Field<u64>>>, outer: Spot, findings: &Findings) ->
         .collect();
     statuses.sort();
     statuses.dedup();
-    statuses
+    Some(statuses)
+}
+
+fn socket_ping(typed: &Field<OrNone<Span>>, outer: Spot, findings: &Findings) -> Option<Duration> {
+    let Some(At { spot, value }) = typed.at(outer) else {
+        return Some(30 * SECOND);
+    };
+    let ping = value.0.as_ref().map(|span| span.0);
+    if ping.is_some_and(|ping| ping.is_zero()) {
+        findings.problem(spot, "must be longer than 0", "`none` sends no pings");
+    }
+    ping
 }
 
 fn timeouts(typed: &Field<Timeouts>, outer: Spot, findings: &Findings) -> TimeoutsPlan {

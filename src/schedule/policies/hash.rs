@@ -1,3 +1,4 @@
+use super::keys::Keys;
 use super::least_loaded::least_loaded;
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -18,30 +19,14 @@ pub(super) struct Hash(Config);
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Config {
-    /// Where the key is in a request.
-    key: KeySource,
+    /// Where the key is in a request; of a list, the first place that has one counts.
+    key: Keys,
     /// Whether a request waits for its endpoint when that is full, instead of going to the next.
     #[serde(default)]
     strict: bool,
     /// How many times the mean load an endpoint may have before it is passed over; at least 1.
     #[serde(default = "balance")]
     balance: f64,
-}
-
-/// Where the key is in a request.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum KeySource {
-    /// A header's value.
-    Header(String),
-    /// A cookie's value.
-    Cookie(String),
-    /// A query parameter's value.
-    Query(String),
-    /// A field of a JSON body: a name, or a pointer (RFC 6901) such as `/user/id`.
-    Json(String),
-    /// The client's address.
-    Address,
 }
 
 fn balance() -> f64 {
@@ -59,20 +44,8 @@ impl PolicyKind for Hash {
                 config.balance
             ));
         }
-        match &config.key {
-            KeySource::Header(name) if http::HeaderName::try_from(name).is_err() => {
-                Err(format!("key.header: `{name}` is no header's name"))
-            }
-            KeySource::Header(name)
-            | KeySource::Cookie(name)
-            | KeySource::Query(name)
-            | KeySource::Json(name)
-                if name.is_empty() =>
-            {
-                Err("key: must name something".into())
-            }
-            _ => Ok(Hash(config)),
-        }
+        config.key.check()?;
+        Ok(Hash(config))
     }
 }
 
@@ -97,17 +70,7 @@ impl Policy for Hash {
     }
 
     fn key(&self, ask: &Ask<'_>, body: Option<&Bytes>) -> Key {
-        let found = match &self.0.key {
-            KeySource::Header(name) => ask.header(name).map(|value| hash(value.as_bytes())),
-            KeySource::Cookie(name) => ask.cookie(name).map(|value| hash(value.as_bytes())),
-            KeySource::Query(name) => ask.query_value(name).map(|value| hash(value.as_bytes())),
-            KeySource::Address => Some(hash(ask.caller.address.to_string().as_bytes())),
-            KeySource::Json(field) => match body {
-                None => return Key::NeedBody,
-                Some(body) => field_of(body, field),
-            },
-        };
-        found.map_or(Key::None, Key::Of)
+        self.0.key.of(ask, body)
     }
 }
 
@@ -135,32 +98,17 @@ fn best(
         .map(|(_, i)| i)
 }
 
-/// A field of a JSON body. A text hashes as its characters, so that a header and a body may carry the same key.
-fn field_of(body: &Bytes, field: &str) -> Option<u64> {
-    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let value = if field.starts_with('/') {
-        json.pointer(field)?
-    } else {
-        json.get(field)?
-    };
-    Some(match value.as_str() {
-        Some(text) => hash(text.as_bytes()),
-        None => hash(value.to_string().as_bytes()),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::keys::KeySource;
     use super::super::testing::candidates;
     use super::*;
-    use http::{HeaderMap, Method};
     use rand::SeedableRng;
     use rand::rngs::StdRng;
-    use tabane_api::Caller;
 
     fn policy(key: KeySource, strict: bool) -> Hash {
         Hash::new(Config {
-            key,
+            key: key.into(),
             strict,
             balance: 1.25,
         })
@@ -227,59 +175,6 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_found_where_the_file_says() {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-session", "s1".parse().unwrap());
-        headers.insert("cookie", "sid=s1".parse().unwrap());
-        let caller = Caller {
-            tenant: "t".into(),
-            address: [10, 0, 0, 1].into(),
-        };
-        let ask = Ask {
-            method: &Method::POST,
-            path: "/",
-            query: Some("session_hash=s1"),
-            headers: &headers,
-            caller: &caller,
-        };
-        let wants = Key::Of(hash(b"s1"));
-        let body = Bytes::from_static(br#"{"session_hash":"s1","a":{"b":7}}"#);
-        assert_eq!(
-            policy(KeySource::Header("X-Session".into()), false).key(&ask, None),
-            wants
-        );
-        assert_eq!(
-            policy(KeySource::Cookie("sid".into()), false).key(&ask, None),
-            wants
-        );
-        assert_eq!(
-            policy(KeySource::Query("session_hash".into()), false).key(&ask, None),
-            wants
-        );
-        assert_eq!(
-            policy(KeySource::Json("session_hash".into()), false).key(&ask, None),
-            Key::NeedBody
-        );
-        assert_eq!(
-            policy(KeySource::Json("session_hash".into()), false).key(&ask, Some(&body)),
-            wants
-        );
-        assert_eq!(
-            policy(KeySource::Json("/a/b".into()), false).key(&ask, Some(&body)),
-            Key::Of(hash(b"7"))
-        );
-        assert_eq!(
-            policy(KeySource::Json("none".into()), false).key(&ask, Some(&body)),
-            Key::None
-        );
-        assert_eq!(
-            policy(KeySource::Json("x".into()), false)
-                .key(&ask, Some(&Bytes::from_static(b"no json"))),
-            Key::None
-        );
-    }
-
-    #[test]
     fn a_block_that_makes_no_sense_is_refused() {
         for (key, balance) in [
             (KeySource::Header("a b".into()), 1.25),
@@ -289,7 +184,7 @@ mod tests {
         ] {
             assert!(
                 Hash::new(Config {
-                    key,
+                    key: key.into(),
                     strict: false,
                     balance
                 })

@@ -2,6 +2,7 @@
 
 mod first;
 mod hash;
+mod keys;
 mod least_loaded;
 mod round_robin;
 mod sticky;
