@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sha2::{Digest, Sha256};
 use tabane_sim::{Drop, pattern};
@@ -17,7 +18,7 @@ fn hex(body: &[u8]) -> String {
         .collect()
 }
 
-const RETRIED: &str = "policy: first\nretry: unsafe\nhealth: {interval: 50ms, interval_down: 50ms, timeout: 2s, rise: 1, fall: 9, eject_after: 900}";
+const RETRIED: &str = "policy: first\nretry: unsafe\ncool_down: 0\nhealth: {interval: 50ms, interval_down: 50ms, timeout: 2s, rise: 1, fall: 9, eject_after: 900}";
 
 /// The health block of [`any`] gives way to the one in `RETRIED`: a node that breaks off stays in use here.
 fn without_other_health(yaml: &str) -> String {
@@ -39,9 +40,11 @@ async fn retried_whole(h2: bool, sizes: &[usize]) {
     }
     let scene = Scene::start(&format!("data_dir: {}\n{yaml}", data.path().display())).await;
     nodes[0].set(|knobs| knobs.drop = Drop::BeforeHead);
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
     let over_h2 = Client::builder(TokioExecutor::new())
         .http2_only(true)
-        .build_http::<Full<Bytes>>();
+        .build::<_, Full<Bytes>>(connector);
     for size in sizes.iter().copied() {
         let body = pattern(size);
         let wants = (Some(size as u64), hex(&body));
