@@ -148,6 +148,19 @@ impl Scene {
             .sum()
     }
 
+    /// Waits until a number of `/metrics` has this value.
+    pub(crate) async fn until_metric(&self, beginning: &str, value: f64) {
+        let mut look = interval(Duration::from_millis(5));
+        let waited = timeout(LONG, async {
+            while self.metric(beginning).await != value {
+                look.tick().await;
+            }
+        });
+        waited
+            .await
+            .unwrap_or_else(|_| panic!("{beginning} never came to be {value}"));
+    }
+
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Reply {
         self.try_send(request)
             .await
