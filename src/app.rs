@@ -253,23 +253,37 @@ impl Gateway {
         self.dispatch.close();
         self.dispatch.events().send(Event::ShuttingDown);
         self.front.listeners.close().await;
-        let deadline = Instant::now() + grace;
-        while self.dispatch.at_work() + self.front.listeners.connections() > 0
-            && Instant::now() < deadline
-        {
-            sleep(Duration::from_millis(20)).await;
-        }
-        let left = self.dispatch.at_work();
-        if left > 0 {
-            tracing::warn!(
-                requests = left,
-                "the time to go down is over; requests at work are ended"
-            );
+        if !self.ended_within(grace).await {
+            let (requests, connections) = self.left();
+            let what = "the time to go down is over; requests at work and sockets are ended";
+            tracing::warn!(requests, connections, "{what}");
+            // Whoever listens is told before the process ends.
+            self.dispatch.let_go();
+            self.ended_within(LAST_WORDS).await;
         }
         self.closing.send_replace(true);
         for task in self.tasks.drain(..) {
             task.abort();
         }
+    }
+}
+
+impl Gateway {
+    /// Requests at work, and connections of clients.
+    fn left(&self) -> (usize, usize) {
+        let connections = self.front.listeners.connections();
+        (self.dispatch.at_work(), connections)
+    }
+
+    async fn ended_within(&self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        while self.left() != (0, 0) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        true
     }
 }
 
@@ -281,6 +295,9 @@ impl Drop for Gateway {
         }
     }
 }
+
+/// How long clients may take to read that the gateway goes down.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The path of the configuration when nobody names one.
 pub fn default_path() -> &'static Path {

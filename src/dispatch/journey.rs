@@ -104,6 +104,9 @@ impl Dispatch {
     /// Errors: `QueueFull`, `WaitedTooLong`, `NoFit`, `ShuttingDown`.
     pub async fn lease(&self, journey: &Journey) -> Result<Lease, Refusal> {
         let shared = &self.0;
+        if shared.over.load(Ordering::Acquire) {
+            return Err(Refusal::ShuttingDown);
+        }
         let id = TicketId(shared.tickets.fetch_add(1, Ordering::Relaxed));
         let queue = journey.service.plan.queue;
         let ticket = Ticket {

@@ -71,6 +71,8 @@ struct Shared {
     tickets: AtomicU64,
     /// Set when no new work is taken.
     closing: AtomicBool,
+    /// Set when what was taken gets no node any more either.
+    over: AtomicBool,
     /// Rung when the next due time may have changed.
     due: Notify,
     /// Counts what the prober has to look at: endpoints that came, went or moved.
@@ -104,6 +106,7 @@ impl Dispatch {
             means,
             tickets: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             due: Notify::new(),
             membership: watch::channel(0).0,
         }))
@@ -144,6 +147,20 @@ impl Dispatch {
     /// Takes no new work from now on: the gateway is going down.
     pub fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
+    }
+
+    /// Ends everything that is at work or waits: requests are answered, sockets are closed with a word.
+    pub fn let_go(&self) {
+        self.0.over.store(true, Ordering::Release);
+        let (upstreams, waiters) = {
+            let mut core = self.0.core.lock();
+            let upstreams: Vec<_> = core.upstreams.values().cloned().collect();
+            (upstreams, std::mem::take(&mut core.waiters))
+        };
+        drop(waiters);
+        for upstream in upstreams {
+            upstream.revoke();
+        }
     }
 
     /// Whether new work is taken and some pool could take it.

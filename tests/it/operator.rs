@@ -1,10 +1,13 @@
 //! What operators see and do, and who is let in.
 
 use crate::scene::{Scene, any, app, eventually, nodes};
+use futures::StreamExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_needed_where_the_file_says_so_and_the_node_never_sees_it() {
@@ -229,6 +232,34 @@ async fn a_shutdown_ends_what_is_at_work_and_takes_nothing_new() {
         std::net::TcpStream::connect(address).is_err()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_that_cannot_wait_answers_requests_and_closes_sockets_with_a_word() {
+    let nodes = nodes(1).await;
+    nodes[0].set(|knobs| knobs.hang = true);
+    let scene = Arc::new(Scene::start(&any(&[(&nodes[0], 1)], "")).await);
+    let url = format!("ws://{}/ws", scene.address());
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    socket.next().await.unwrap().unwrap();
+    let request = http::Request::get(scene.url("/")).body(Default::default());
+    let hanging = scene.client.request(request.unwrap());
+    let hanging = tokio::spawn(hanging);
+    nodes[0].until(|seen| seen.at_work == 1).await;
+    let request = http::Request::get(scene.url("/")).body(Default::default());
+    let waiting = tokio::spawn(scene.client.request(request.unwrap()));
+    eventually("one waits", || scene.gateway.dispatch().queue().len() == 1).await;
+    let scene = Arc::into_inner(scene).unwrap();
+    scene.gateway.shutdown(Duration::from_millis(100)).await;
+    for asked in [hanging, waiting] {
+        let answer = asked.await.unwrap().unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let close = socket.next().await.unwrap().unwrap();
+    assert!(
+        matches!(&close, Message::Close(Some(frame)) if frame.code == CloseCode::Restart),
+        "{close:?}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn tabane(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tabane"))
@@ -28,8 +29,14 @@ struct Running {
 impl Running {
     /// Starts it and reads its log until it says where it is.
     fn start(args: &[&str]) -> Running {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tabane"))
-            .args(args)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tabane"));
+        command.args(args);
+        Running::start_as(command)
+    }
+
+    /// The same, by a command that becomes it.
+    fn start_as(mut command: Command) -> Running {
+        let mut child = command
             .env("TABANE_LOG", "info")
             .stdout(Stdio::piped())
             .spawn()
@@ -215,4 +222,50 @@ async fn quick_needs_no_file() {
             == 2
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_descriptors_refuses_politely_and_recovers() {
+    let nodes = nodes(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tabane.yaml");
+    std::fs::write(
+        &file,
+        crate::scene::on_free_ports(&any(&[(&nodes[0], 100)], "")),
+    )
+    .unwrap();
+    let mut command = Command::new("sh");
+    let few = "ulimit -n 160; exec \"$0\" run -c \"$1\"";
+    command
+        .args(["-c", few, env!("CARGO_BIN_EXE_tabane")])
+        .arg(&file);
+    let running = Running::start_as(command);
+    let address: std::net::SocketAddr = running.address.trim_matches(['[', ']']).parse().unwrap();
+    let ask = || async move {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let _ = stream.write_all(request).await;
+        let mut begin = [0; 12];
+        let read = stream.read_exact(&mut begin).await;
+        let status = std::str::from_utf8(&begin[9..]).unwrap().to_owned();
+        (read.is_ok().then_some(status), stream)
+    };
+    while ask().await.0.as_deref() != Some("200") {}
+    // Far more than there are descriptors for, all of which stay.
+    let all = futures::future::join_all((0..400).map(|_| ask())).await;
+    let count = |wanted: &str| {
+        let answers = all.iter().filter(|(s, _)| s.as_deref() == Some(wanted));
+        answers.count()
+    };
+    let (served, refused) = (count("200"), count("503"));
+    assert!(served >= 20, "{served} were served");
+    assert!(refused >= 20, "{refused} were told why");
+    let status = running.ask(&["healthcheck"]).status;
+    assert!(status.success(), "the operator still gets in");
+    drop(all);
+    until("it serves again", || {
+        running.ask(&["healthcheck"]).status.success()
+    })
+    .await;
+    while ask().await.0.as_deref() != Some("200") {}
 }
