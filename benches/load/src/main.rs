@@ -1,0 +1,102 @@
+//! Measures the gateway beside its peers in the same run, and storms it with reloads.
+
+mod client;
+mod compare;
+mod gateway;
+mod node;
+mod peer;
+mod process;
+mod reload;
+mod rivals;
+mod storm;
+mod table;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Load benches: tabane, a minimal Pingora proxy, nginx and HAProxy in turn, in front of the same nodes.
+#[derive(Parser)]
+#[command(name = "tabane-load", version)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Measure CPU, latency, bulk and memory of all that are installed, and reloads; print one table
+    Compare(Compare),
+    /// 200 reloads a minute under load, sockets, streams and slow uploads; fails if any of them is harmed
+    Storm(Storm),
+    /// A node that answers at once, on the ports given
+    #[command(hide = true)]
+    Node {
+        /// Where it listens
+        ports: Vec<u16>,
+    },
+    /// The minimal Pingora proxy
+    #[command(hide = true)]
+    Peer {
+        /// Where it listens
+        listen: SocketAddr,
+        /// The ports of its nodes
+        nodes: Vec<u16>,
+    },
+}
+
+/// What `compare` measures, and for how long.
+#[derive(Args)]
+struct Compare {
+    /// The gateway's executable
+    #[arg(long)]
+    tabane: PathBuf,
+    /// How often everything is measured in turn; the table shows medians
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Of each measurement; CPU time is counted in hundredths of a second
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', default_values = ["cpu", "latency", "bulk", "memory", "reload"])]
+    only: Vec<String>,
+}
+
+/// How long the storm blows, and how hard.
+#[derive(Args)]
+struct Storm {
+    /// The gateway's executable
+    #[arg(long)]
+    tabane: PathBuf,
+    /// How long
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// In all, evenly spread
+    #[arg(long, default_value_t = 200)]
+    reloads: u32,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().what {
+        // Pingora's server has runtimes of its own.
+        What::Peer { listen, nodes } => peer::run(listen, &nodes),
+        What::Node { ports } => runtime()?.block_on(node::run(&ports)),
+        What::Compare(args) => runtime()?.block_on(async {
+            let mut table = table::Table::default();
+            compare::run(&args, &mut table).await?;
+            if args.only.iter().any(|part| part == "reload") {
+                reload::run(&args.tabane, &mut table).await?;
+            }
+            print!("{table}");
+            Ok(())
+        }),
+        What::Storm(args) => runtime()?.block_on(storm::run(&args)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?)
+}
