@@ -1,7 +1,8 @@
 //! A client's connection, seen from its bytes: Pingora gets one request of it at a time, whose head was checked.
 //!
 //! What follows a request (the next one of a pipeline) stays here until its own head was checked. While nothing
-//! is asked, a connection holds no buffer.
+//! is asked, a connection holds no buffer. What is written waits for a moment, so that the head of an answer and its
+//! first bytes go out in one piece.
 
 use super::chunks::{Chunks, Misframed};
 use super::head::{Framing, Head};
@@ -22,6 +23,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
+/// What is written waits while it is no longer than this: an answer's head, and a short body.
+const SMALL: usize = 4096;
+
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -32,6 +36,8 @@ pub(super) struct Client {
     /// How much at the front of `ahead` is a head that was checked.
     head: usize,
     body: Rest,
+    /// What was written and has not gone out yet.
+    out: BytesMut,
     /// What the connection carries is no longer HTTP/1: it goes through as it comes.
     opened: AtomicBool,
 }
@@ -54,6 +60,7 @@ impl Client {
             ahead: BytesMut::new(),
             head: 0,
             body: Rest::None,
+            out: BytesMut::new(),
             opened: AtomicBool::new(false),
         }
     }
@@ -72,6 +79,9 @@ impl Client {
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
         if self.ahead.is_empty() {
             self.ahead = BytesMut::new();
+        }
+        if self.out.is_empty() {
+            self.out = BytesMut::new();
         }
         poll_fn(|cx| self.poll_fill(cx)).await
     }
@@ -124,6 +134,26 @@ impl Client {
         ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut buf))?;
         self.ahead.extend_from_slice(buf.filled());
         Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Writes what waits, and as much of `more` behind it as goes; how much of that.
+    fn poll_out(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+        while !self.out.is_empty() {
+            let both = [io::IoSlice::new(&self.out), io::IoSlice::new(more)];
+            let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, &both))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let waited = written.min(self.out.len());
+            self.out.advance(waited);
+            if written > waited {
+                return Poll::Ready(Ok(written - waited));
+            }
+        }
+        match more {
+            [] => Poll::Ready(Ok(0)),
+            more => Pin::new(&mut self.tcp).poll_write(cx, more),
+        }
     }
 
     /// Gives on at most `most` bytes that were read already.
@@ -211,6 +241,11 @@ impl AsyncRead for Client {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        // Pingora reads when it has nothing to write for now: it is quiet, and nothing waits for more. (It does not
+        // flush between the pieces of an answer whose length is known.)
+        if let Poll::Ready(Err(error)) = this.poll_out(cx, &[]) {
+            return Poll::Ready(Err(error));
+        }
         if this.opened.load(Ordering::Relaxed) {
             if this.ahead.is_empty() {
                 return Pin::new(&mut this.tcp).poll_read(cx, buf);
@@ -236,7 +271,11 @@ impl AsyncWrite for Client {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        if self.out.len() + buf.len() <= SMALL {
+            self.out.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        self.poll_out(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -244,6 +283,14 @@ impl AsyncWrite for Client {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        if self.out.len() + length <= SMALL {
+            for buf in bufs {
+                self.out.extend_from_slice(buf);
+            }
+            return Poll::Ready(Ok(length));
+        }
+        ready!(self.poll_out(cx, &[]))?;
         Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
     }
 
@@ -252,10 +299,12 @@ impl AsyncWrite for Client {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(cx, &[]))?;
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(cx, &[]))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
@@ -266,7 +315,7 @@ impl AsyncWrite for Client {
 impl Shutdown for Client {
     async fn shutdown(&mut self) {
         // The client may be gone already.
-        let _ = self.tcp.shutdown().await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 

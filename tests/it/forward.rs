@@ -7,10 +7,12 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use std::sync::Arc;
 use std::time::Duration;
 use tabane_sim::{Drop, pattern};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
@@ -279,4 +281,44 @@ async fn a_node_is_reached_by_name_and_over_http2() {
             "{size} bytes over HTTP/2 to the node"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_known_length_goes_on_piece_by_piece_as_it_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Arc::new(Notify::new());
+    let node = tokio::spawn({
+        let seen = seen.clone();
+        async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 1024];
+                let read = stream.read(&mut head).await.unwrap_or(0);
+                if !head[..read].starts_with(b"GET /slowly ") {
+                    let probed = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                    stream.write_all(probed).await.unwrap();
+                    continue;
+                }
+                let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\none";
+                stream.write_all(begun).await.unwrap();
+                for piece in [b"two", b"six"] {
+                    seen.notified().await;
+                    stream.write_all(piece).await.unwrap();
+                }
+            }
+        }
+    });
+    let scene = Scene::start(&format!(
+        "nodes:\n  a: {{url: \"http://{address}\"}}\nservices:\n  any: {{kind: http, pool: [a], routes: [/]}}\n"
+    ))
+    .await;
+    let mut body = scene.stream("/slowly").await;
+    for piece in ["one", "two", "six"] {
+        let frame = timeout(Duration::from_secs(10), body.frame()).await;
+        let data = frame.expect("the piece is not kept back").unwrap().unwrap();
+        assert_eq!(data.into_data().unwrap(), piece);
+        seen.notify_one();
+    }
+    node.abort();
 }

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,7 +30,7 @@ impl Gateway {
         let text = move |n| head.clone() + &text(n);
         fs::write(&file, text(0))?;
         let mut command = Command::new(tabane);
-        command.arg("run").arg("-c").arg(&file);
+        command.arg("run").arg("-c").arg(&file).stdout(Stdio::null());
         let mut running = Running::begin(command, folder, port)?;
         running.answers("tabane").await?;
         Ok(Gateway {

@@ -30,11 +30,11 @@ enum What {
     Compare(Compare),
     /// 200 reloads a minute under load, sockets, streams and slow uploads; fails if any of them is harmed
     Storm(Storm),
-    /// A node that answers at once, on the ports given
+    /// Nodes that answer at once; prints their ports
     #[command(hide = true)]
     Node {
-        /// Where it listens
-        ports: Vec<u16>,
+        /// How many
+        n: usize,
     },
     /// The minimal Pingora proxy
     #[command(hide = true)]
@@ -81,7 +81,7 @@ fn main() -> Result<()> {
     match Cli::parse().what {
         // Pingora's server has runtimes of its own.
         What::Peer { listen, nodes } => peer::run(listen, &nodes),
-        What::Node { ports } => runtime()?.block_on(node::run(&ports)),
+        What::Node { n } => runtime()?.block_on(node::run(n)),
         What::Compare(args) => runtime()?.block_on(async {
             let mut table = table::Table::default();
             compare::run(&args, &mut table).await?;

@@ -1,23 +1,25 @@
 //! A node that costs as little as it can: `/bulk/N` answers N bytes, anything else 1 KiB; bodies are read and dropped.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// What one write of a bulk answer carries.
 const PIECE: usize = 256 * 1024;
 
-pub async fn run(ports: &[u16]) -> Result<()> {
-    for port in ports {
-        let listener = TcpListener::bind(("127.0.0.1", *port))
-            .await
-            .with_context(|| format!("cannot listen on port {port}"))?;
+/// Serves on `n` ports, and prints them in one line.
+pub async fn run(n: usize) -> Result<()> {
+    let mut ports = Vec::new();
+    for _ in 0..n {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        ports.push(listener.local_addr()?.port().to_string());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream));
             }
         });
     }
+    println!("{}", ports.join(" "));
     std::future::pending().await
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
@@ -75,6 +76,7 @@ impl Rival {
                 command
             }
         };
+        command.stdout(Stdio::null());
         // Debian keeps servers where only root looks.
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", format!("{}:/usr/sbin", path.to_string_lossy()));
@@ -98,7 +100,6 @@ impl Running {
     pub fn begin(mut command: Command, folder: TempDir, port: u16) -> Result<Self> {
         let child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
@@ -122,7 +123,7 @@ impl Running {
                 return Ok(());
             };
             if let Some(status) = self.child.try_wait()? {
-                bail!("{name} ended with {status} before it answered");
+                bail!("{name} ended with {status} before it answered; start it by hand to see why");
             }
             if Instant::now() > end {
                 return Err(error.context(format!("{name} did not answer within 20 s")));
@@ -146,14 +147,20 @@ impl Running {
     }
 }
 
-/// The nodes that all have behind them.
+/// `n` nodes that all have behind them, and their ports.
 pub async fn nodes(n: usize) -> Result<(Running, Vec<u16>)> {
-    let ports = (0..n).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
     let mut command = Command::new(std::env::current_exe()?);
-    command
-        .arg("node")
-        .args(ports.iter().map(u16::to_string));
-    let mut running = Running::begin(command, tempfile::tempdir()?, ports[0])?;
+    command.arg("node").arg(n.to_string()).stdout(Stdio::piped());
+    let mut running = Running::begin(command, tempfile::tempdir()?, 0)?;
+    let said = running.child.stdout.take().context("the node has no output")?;
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line).await?;
+    let ports = line
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<Vec<u16>, _>>()?;
+    let first = ports.first().context("the node told no port")?;
+    running.address.set_port(*first);
     running.answers("the node").await?;
     Ok((running, ports))
 }
@@ -167,7 +174,7 @@ pub fn free_port() -> Result<u16> {
 fn tabane_config(port: u16, nodes: &[u16]) -> String {
     let pool: Vec<_> = nodes
         .iter()
-        .map(|port| format!("http://127.0.0.1:{port}"))
+        .map(|port| format!("{{url: \"http://127.0.0.1:{port}\", slots: 1024}}"))
         .collect();
     format!(
         "listen: [{{address: 127.0.0.1:{port}, service: any}}]
@@ -177,7 +184,6 @@ services:
   any:
     kind: http
     pool: [{pool}]
-    slots: 1024
     body: stream
 ",
         pool = pool.join(", "),
@@ -196,7 +202,7 @@ worker_processes {threads};
 worker_rlimit_nofile 20000;
 pid {folder}/pid;
 error_log stderr crit;
-events {{ worker_connections 16384; }}
+events {{ worker_connections 8192; }}
 http {{
     access_log /dev/null;
     client_body_temp_path {folder}/body;
@@ -235,7 +241,7 @@ fn haproxy_config(port: u16, nodes: &[u16], threads: usize) -> String {
     format!(
         "global
     nbthread {threads}
-    maxconn 16384
+    maxconn 8000
     log stdout format raw local0
 defaults
     mode http
