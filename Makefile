@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-real lint bench doc
+.PHONY: help setup run test test-real lint bench doc image
 
 help: ## Print what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -26,3 +26,6 @@ bench: setup ## Time a scheduling decision
 
 doc: setup ## The documentation of all crates, in target/doc
 	cargo doc --workspace --no-deps
+
+image: ## Build the container image with docker or podman
+	@sh tests/image.sh

@@ -48,6 +48,8 @@ struct Now {
     folders: Vec<PathBuf>,
     /// Of the contents that were read last, good or bad.
     seen: [u8; 32],
+    /// Whether those were refused.
+    refused: bool,
 }
 
 /// Who asked for a reload.
@@ -79,6 +81,7 @@ impl Reloader {
             seen: contents(&loaded.files, &loaded.watch_dirs),
             files: loaded.files.clone(),
             folders: loaded.watch_dirs.clone(),
+            refused: false,
         };
         Reloader {
             read,
@@ -107,9 +110,9 @@ impl Reloader {
 
     fn reload_now(&self, trigger: Trigger) -> Result<Applied, Vec<Problem>> {
         let began = std::time::Instant::now();
-        let (files, folders) = {
+        let (files, folders, was_refused) = {
             let now = self.now.lock();
-            (now.files.clone(), now.folders.clone())
+            (now.files.clone(), now.folders.clone(), now.refused)
         };
         let seen = contents(&files, &folders);
         match self.try_reload() {
@@ -119,7 +122,8 @@ impl Reloader {
                 for warning in &applied.warnings {
                     tracing::warn!("{warning}");
                 }
-                if !applied.diff.is_empty() || trigger != Trigger::Files {
+                // Whoever heard of a problem hears that it is gone, also when the file is as it was before.
+                if !applied.diff.is_empty() || was_refused || trigger != Trigger::Files {
                     tracing::info!(?trigger, generation = applied.generation, changes = %applied.diff, "configuration reloaded");
                     self.events.send(Event::Reloaded {
                         generation: applied.generation,
@@ -129,7 +133,10 @@ impl Reloader {
                 Ok(applied)
             }
             Err(problems) => {
-                self.now.lock().seen = seen;
+                {
+                    let mut now = self.now.lock();
+                    (now.seen, now.refused) = (seen, true);
+                }
                 self.metrics.reload_failed();
                 for problem in &problems {
                     tracing::error!("{problem}");
@@ -160,6 +167,7 @@ impl Reloader {
             files: loaded.files,
             folders: loaded.watch_dirs,
             seen,
+            refused: false,
         };
         Ok(Applied {
             generation,

@@ -1,6 +1,7 @@
-//! What `/metrics` says of the process itself, under the names that every dashboard knows. Linux only;
-//! elsewhere it says nothing.
+//! What `/metrics` says of the process itself, under the names that every dashboard knows. Where there is no
+//! `/proc`, it says little.
 
+use rustix::process::{Resource, getrlimit};
 use std::fmt::Write;
 
 /// Clock ticks a second in `/proc`: 100 on every Linux that tabane runs on.
@@ -22,6 +23,14 @@ pub(super) fn render(text: &mut String) {
             "process_open_fds",
             "Open file descriptors",
             entries.count() as f64,
+        );
+    }
+    // After the gateway asked for all it may have (`edge/doors.rs`). None: as many as the kernel has.
+    if let Some(most) = getrlimit(Resource::Nofile).current {
+        gauge(
+            "process_max_fds",
+            "Most file descriptors it may open",
+            most as f64,
         );
     }
     if let Some(seconds) = cpu() {

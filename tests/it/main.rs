@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bodies;
+mod deploy;
 mod docs;
 mod floors;
 mod forward;
@@ -17,3 +18,4 @@ mod scene;
 mod servers;
 mod slots;
 mod sockets;
+mod watching;

@@ -2,6 +2,7 @@
 
 use crate::scene::{any, nodes};
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -268,4 +269,221 @@ async fn a_gateway_without_descriptors_refuses_politely_and_recovers() {
     })
     .await;
     while ask().await.0.as_deref() != Some("200") {}
+}
+
+// === under a service manager ===
+
+/// A service manager's end of `NOTIFY_SOCKET`.
+struct Ear {
+    socket: UnixDatagram,
+    name: String,
+    /// Where a path leads.
+    _dir: tempfile::TempDir,
+}
+
+impl Ear {
+    /// On a path.
+    fn at_a_path() -> Ear {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        Ear::of(socket, path.to_str().unwrap().to_owned(), dir)
+    }
+
+    /// On a name without a file; the kernel's own list keeps it from being taken twice.
+    #[cfg(target_os = "linux")]
+    fn at_a_name() -> Ear {
+        use std::os::linux::net::SocketAddrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("tabane{}", dir.path().display());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        Ear::of(socket, format!("@{name}"), dir)
+    }
+
+    fn of(socket: UnixDatagram, name: String, dir: tempfile::TempDir) -> Ear {
+        let patience = Some(Duration::from_secs(60));
+        socket.set_read_timeout(patience).unwrap();
+        Ear {
+            socket,
+            name,
+            _dir: dir,
+        }
+    }
+
+    fn command(&self, config: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tabane"));
+        command
+            .args(["run", "-c", config.to_str().unwrap()])
+            .env("NOTIFY_SOCKET", &self.name)
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID");
+        command
+    }
+
+    /// The next message.
+    fn hear(&self) -> String {
+        let mut message = [0; 8192];
+        let length = self.socket.recv(&mut message).expect("a word in time");
+        text(&message[..length])
+    }
+
+    /// Everything up to the message of which `so` holds, which is the last.
+    fn hear_until(&self, so: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut heard = Vec::new();
+        loop {
+            heard.push(self.hear());
+            if heard.last().is_some_and(|last| so(last)) {
+                return heard;
+            }
+        }
+    }
+
+    fn has_heard_nothing(&self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let nothing = self.socket.recv(&mut [0; 1]).is_err();
+        self.socket.set_nonblocking(false).unwrap();
+        nothing
+    }
+}
+
+/// The value of a name in a message.
+fn word<'a>(message: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = message.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn number(message: &str, name: &str) -> u128 {
+    let said = word(message, name).unwrap_or_else(|| panic!("no {name} in {message:?}"));
+    said.parse().unwrap()
+}
+
+/// Starts it, and looks at the port the moment the manager hears that it is ready.
+async fn ready_means_ready(ear: Ear) {
+    let nodes = nodes(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tabane.yaml");
+    let yaml = crate::scene::on_free_ports(&any(&[(&nodes[0], 1)], ""));
+    std::fs::write(&file, yaml).unwrap();
+    let mut child = ear.command(&file).stdout(Stdio::null()).spawn().unwrap();
+    let said = ear.hear();
+    let status = word(&said, "STATUS").unwrap_or_default();
+    let address = status.split_once(" on ").map(|(_, rest)| rest);
+    let address = address.and_then(|rest| rest.split(';').next());
+    let connected = std::net::TcpStream::connect(address.unwrap_or_default());
+    let _ = child.kill();
+    let _ = child.wait();
+    assert_eq!(word(&said, "READY"), Some("1"), "the first word: {said:?}");
+    assert!(connected.is_ok(), "{status:?} is where nobody listens");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manager_hears_ready_when_the_port_answers() {
+    ready_means_ready(Ear::at_a_path()).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_without_a_file_hears_it_too() {
+    ready_means_ready(Ear::at_a_name()).await;
+}
+
+#[test]
+fn a_gateway_that_cannot_start_never_says_ready() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tabane.yaml");
+    let listen = taken.local_addr().unwrap();
+    let yaml = format!(
+        "listen: [\"{listen}\"]\nadmin: off\nservices: {{any: {{pool: [http://127.0.0.1:1], routes: [/]}}}}\n"
+    );
+    std::fs::write(&file, yaml).unwrap();
+    let ear = Ear::at_a_path();
+    let output = ear.command(&file).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("cannot listen on"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert!(ear.has_heard_nothing());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manager_hears_of_reloads_and_of_the_end() {
+    let nodes = nodes(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tabane.yaml");
+    let good = crate::scene::on_free_ports(&any(&[(&nodes[0], 1)], ""));
+    let write = |yaml: &str| std::fs::write(&file, yaml).unwrap();
+    write(&format!("{good}limits: {{grace: 7s}}\n"));
+    let ear = Ear::at_a_path();
+    let mut running = Running::start_as(ear.command(&file));
+    let ready = ear.hear();
+    assert_eq!(word(&ready, "READY"), Some("1"), "{ready:?}");
+    assert!(
+        ready.contains("serving any on ") && ready.ends_with("configuration 1"),
+        "{ready:?}"
+    );
+
+    // A signal: the manager may be waiting for the answer to it.
+    running.signal("HUP");
+    let began = ear.hear();
+    assert_eq!(word(&began, "RELOADING"), Some("1"), "{began:?}");
+    let first = number(&began, "MONOTONIC_USEC");
+    assert_eq!(ear.hear(), "READY=1");
+    let status = ear.hear();
+    assert!(status.ends_with("configuration 2"), "{status:?}");
+
+    // A file with a problem stays out, and whoever asks for the status reads which.
+    write("services: {any: {pool: nobody}}\nMAINPID: 1\n");
+    let heard = ear.hear_until(|said| said.contains("the files have problems"));
+    let told = heard.last().unwrap();
+    assert!(
+        told.contains("configuration 2; ")
+            && told.contains("tabane.yaml:")
+            && word(told, "MAINPID").is_none(),
+        "{told:?}"
+    );
+    running.signal("HUP");
+    let heard = ear.hear_until(|said| said == "READY=1");
+    let began = heard.iter().find(|said| said.contains("RELOADING=1"));
+    let second = number(
+        began.expect("a reload begins before it ends"),
+        "MONOTONIC_USEC",
+    );
+    assert!(second > first, "{first} {second}");
+    ear.hear_until(|said| said.contains("the files have problems"));
+
+    // Mended: as it was, so that nothing changes but this.
+    write(&format!("{good}limits: {{grace: 7s}}\n"));
+    ear.hear_until(|said| word(said, "STATUS").is_some_and(|s| s.ends_with("configuration 3")));
+
+    // By the operator.
+    assert!(running.ask(&["reload"]).status.success());
+    ear.hear_until(|said| word(said, "STATUS").is_some_and(|s| s.ends_with("configuration 4")));
+
+    running.signal("TERM");
+    let end = ear.hear();
+    assert_eq!(word(&end, "STOPPING"), Some("1"), "{end:?}");
+    assert!(number(&end, "EXTEND_TIMEOUT_USEC") > 9_000_000, "{end:?}");
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+    assert!(ear.has_heard_nothing());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_managers_watchdog_is_fed_after_the_start() {
+    let nodes = nodes(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tabane.yaml");
+    let yaml = crate::scene::on_free_ports(&any(&[(&nodes[0], 1)], ""));
+    std::fs::write(&file, yaml).unwrap();
+    let ear = Ear::at_a_path();
+    let mut command = ear.command(&file);
+    command.env("WATCHDOG_USEC", "100000");
+    let _running = Running::start_as(command);
+    assert!(ear.hear().starts_with("READY=1"));
+    for _ in 0..3 {
+        assert_eq!(ear.hear(), "WATCHDOG=1");
+    }
 }

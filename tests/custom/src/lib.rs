@@ -9,7 +9,7 @@ use tabane_api::{
     PolicyKind, ProbeError, Refusal, Service, Shape, Vitals,
 };
 
-/// A renderer: frames are forwarded, `/farm` is answered by the gateway, `/panic` shows what a fault does.
+/// A renderer: frames are forwarded, `/farm` is answered by the gateway, `/panic` and `/hang` show what faults do.
 pub struct Renderer {
     settings: Settings,
 }
@@ -40,6 +40,9 @@ impl Service for Renderer {
         match (ask.path, body) {
             ("/farm", _) => Ok(Intent::Own { max: 1024 }),
             ("/panic", _) => panic!("as the test wants it"),
+            ("/hang", _) => loop {
+                std::thread::park();
+            },
             // The memory that a scene needs stands in its body.
             ("/frame", None) => Ok(Intent::NeedBody { max: 1 << 20 }),
             ("/frame", Some(body)) => {
