@@ -22,7 +22,7 @@ pub(super) fn run(app: &App, source: Source) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    telemetry::init_log(loaded.plan.log.format);
+    let log = telemetry::init_log(loaded.plan.log.format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("tabane")
@@ -35,6 +35,7 @@ pub(super) fn run(app: &App, source: Source) -> ExitCode {
             runtime.shutdown_background();
             ran
         });
+    drop(log);
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,3 +1,4 @@
+use super::lines::Lines;
 use crate::config::plan::LogFormat;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
@@ -10,8 +11,10 @@ const FILTER: &str =
 
 /// Sends log lines to standard output; `TABANE_LOG` says which (`debug`, `info,tabane::access=off`, …).
 ///
-/// A second call changes nothing: the first one's choice stays.
-pub fn init(format: LogFormat) {
+/// A second call changes nothing: the first one's choice stays. Keep what is returned until the end: dropped, it waits
+/// for the last lines.
+#[must_use]
+pub fn init(format: LogFormat) -> Lines {
     let filter = EnvFilter::builder()
         .with_env_var("TABANE_LOG")
         .with_default_directive(tracing::Level::INFO.into());
@@ -26,10 +29,14 @@ pub fn init(format: LogFormat) {
         LogFormat::Auto => !terminal,
     };
     // `try_init` also sends the `log` crate's lines here: Pingora speaks that.
-    let lines = tracing_subscriber::fmt().with_env_filter(filter);
+    let out = Lines::to(std::io::stdout());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(out.line());
     let _already = if json {
         lines.json().flatten_event(true).finish().try_init()
     } else {
         lines.with_ansi(terminal).finish().try_init()
     };
+    out
 }

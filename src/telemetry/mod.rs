@@ -3,6 +3,7 @@
 mod access_line;
 mod events;
 mod gauges;
+mod lines;
 mod log;
 mod metrics;
 mod process;
@@ -10,5 +11,6 @@ mod process;
 pub use access_line::AccessLine;
 pub use events::{Event, Events, Told};
 pub use gauges::{EdgeGauge, EndpointGauge};
+pub use lines::Lines;
 pub use log::init as init_log;
 pub use metrics::{EndpointMetrics, Metrics, Outcome, ProbeOutcome, ServiceMetrics};

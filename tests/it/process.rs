@@ -25,6 +25,8 @@ struct Running {
     child: Child,
     admin: String,
     address: String,
+    /// Its log from there on, which nobody reads.
+    _log: Box<dyn Send>,
 }
 
 impl Running {
@@ -48,14 +50,13 @@ impl Running {
             .map(Result::unwrap)
             .find(|line| line.contains("tabane is up"))
             .expect("it comes up");
-        // Whoever logs into a pipe that nobody reads would stop some day.
-        std::thread::spawn(move || lines.for_each(drop));
         let up: serde_json::Value = serde_json::from_str(&up).unwrap();
         let said = |what: &str| up[what].as_str().unwrap().to_owned();
         Running {
             child,
             admin: said("admin"),
             address: said("addresses"),
+            _log: Box::new(lines),
         }
     }
 
@@ -269,6 +270,27 @@ async fn a_gateway_without_descriptors_refuses_politely_and_recovers() {
     })
     .await;
     while ask().await.0.as_deref() != Some("200") {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_up_no_request() {
+    let nodes = nodes(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tabane.yaml");
+    let yaml = any(&[(&nodes[0], 100)], "");
+    std::fs::write(&file, crate::scene::on_free_ports(&yaml)).unwrap();
+    let running = Running::start(&["run", "-c", file.to_str().unwrap()]);
+    let address = running.address.trim_matches(['[', ']']);
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (path, mut answer) = ("x".repeat(400), [0; 16 << 10]);
+    // A pipe holds 64 KiB; these lines are four times as long.
+    for _ in 0..600 {
+        let request = format!("HEAD /{path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer));
+        let read = read.await.expect("nobody waits for the log").unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200 "));
+    }
 }
 
 // === under a service manager ===
