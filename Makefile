@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-real lint bench doc image
+.PHONY: help setup run test test-real lint bench storm doc image
 
 help: ## Print what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -21,8 +21,12 @@ lint: setup ## Formatting and clippy; licences where cargo-deny is installed
 	cargo clippy --workspace --all-targets -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; else echo "skipped: cargo-deny is not installed"; fi
 
-bench: setup ## Time a scheduling decision
+bench: setup ## Time a scheduling decision; measure tabane beside nginx, HAProxy and a minimal Pingora proxy
 	cargo bench --bench decision
+	@sh benches/load.sh compare
+
+storm: setup ## 200 reloads in a minute under load, sockets, streams and slow uploads: nobody may be harmed
+	@sh benches/load.sh storm
 
 doc: setup ## The documentation of all crates, in target/doc
 	cargo doc --workspace --no-deps

@@ -186,11 +186,18 @@ mod tests {
             let state = lines.0.state.lock();
             (state.waiting.len(), state.lost)
         };
-        assert!(waiting <= MOST && lost > 0, "{waiting} wait, {lost} are lost");
+        assert!(
+            waiting <= MOST && lost > 0,
+            "{waiting} wait, {lost} are lost"
+        );
         drop(may);
         drop(lines);
         let came: usize = out.iter().map(|bytes| bytes.len()).sum();
-        assert_eq!(came >> 10, (2 * (MOST >> 10)) - lost as usize, "all others came");
+        assert_eq!(
+            came >> 10,
+            (2 * (MOST >> 10)) - lost as usize,
+            "all others came"
+        );
     }
 
     #[test]
@@ -201,6 +208,9 @@ mod tests {
         let lines = Lines::to(Reader { may: waits, read });
         lines.line().write_all(b"the last words\n").unwrap();
         drop(lines);
-        assert_eq!(out.try_iter().flatten().collect::<Vec<_>>(), b"the last words\n");
+        assert_eq!(
+            out.try_iter().flatten().collect::<Vec<_>>(),
+            b"the last words\n"
+        );
     }
 }

@@ -284,6 +284,36 @@ async fn a_node_is_reached_by_name_and_over_http2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trailers_pass_from_http2_to_http2_and_harm_nobody_elsewhere() {
+    let nodes = nodes(1).await;
+    let url = nodes[0].url();
+    let scene = Scene::start(&format!(
+        "nodes:\n  a: {{endpoints: {{http: {{url: \"{url}\", slots: 9, h2: true}}}}}}\n{}",
+        "services:\n  any: {kind: http, pool: [a], routes: [/]}\n"
+    ))
+    .await;
+    for (h2, passes) in [(true, true), (false, false)] {
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(h2)
+            .build_http();
+        let asked = Request::get(scene.url("/trailers")).body(Full::<Bytes>::default());
+        let answer = client.request(asked.unwrap()).await.unwrap();
+        let whole = answer.into_body().collect().await.unwrap();
+        let status = whole.trailers().and_then(|lines| lines.get("grpc-status"));
+        assert_eq!(status.is_some(), passes, "a client of HTTP/2: {h2}");
+        assert_eq!(whole.to_bytes(), "body");
+    }
+    // What a client sends behind its body is no part of it, nor of its next request.
+    let chunked = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+    let next = "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answers = scene.raw(format!("{chunked}{next}").as_bytes()).await;
+    assert!(
+        answers.contains("hello") && answers.contains("\"path\":\"/next\""),
+        "{answers}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_known_length_goes_on_piece_by_piece_as_it_comes() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

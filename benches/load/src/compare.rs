@@ -92,7 +92,11 @@ impl Measure<'_> {
             bail!("{} answered nothing", rival.name());
         }
         let row = format!("CPU a request, {crowd} connections");
-        let row = if crowd == 1 { "CPU a request, 1 connection" } else { &row };
+        let row = if crowd == 1 {
+            "CPU a request, 1 connection"
+        } else {
+            &row
+        };
         self.table
             .add(row, "µs", rival.name(), cpu / times.count() as f64);
         if crowd == 1 {
@@ -104,7 +108,8 @@ impl Measure<'_> {
 
     async fn alone(&mut self, name: &'static str, to: SocketAddr) -> Result<()> {
         let times = as_fast_as_it_goes(open(to, 1).await?, self.time).await?;
-        self.table.add("p50, 1 connection", "µs", name, times.at(0.5));
+        self.table
+            .add("p50, 1 connection", "µs", name, times.at(0.5));
         Ok(())
     }
 

@@ -30,7 +30,11 @@ impl Gateway {
         let text = move |n| head.clone() + &text(n);
         fs::write(&file, text(0))?;
         let mut command = Command::new(tabane);
-        command.arg("run").arg("-c").arg(&file).stdout(Stdio::null());
+        command
+            .arg("run")
+            .arg("-c")
+            .arg(&file)
+            .stdout(Stdio::null());
         let mut running = Running::begin(command, folder, port)?;
         running.answers("tabane").await?;
         Ok(Gateway {

@@ -39,7 +39,10 @@ async fn memory(tabane: &Path, ports: &[u16], table: &mut Table) -> Result<()> {
     let tree = gateway.running.tree()?;
     let mut warm = 0;
     for n in 1..=AGAIN {
-        gateway.reload(n).await.with_context(|| format!("reload {n}"))?;
+        gateway
+            .reload(n)
+            .await
+            .with_context(|| format!("reload {n}"))?;
         if n == WARM {
             warm = tree.memory()?;
         }

@@ -24,12 +24,7 @@ pub enum Rival {
 }
 
 /// All, in the order of the table.
-pub const RIVALS: [Rival; 4] = [
-    Rival::Tabane,
-    Rival::Pingora,
-    Rival::Nginx,
-    Rival::Haproxy,
-];
+pub const RIVALS: [Rival; 4] = [Rival::Tabane, Rival::Pingora, Rival::Nginx, Rival::Haproxy];
 
 impl Rival {
     /// What the table calls it.
@@ -150,9 +145,16 @@ impl Running {
 /// `n` nodes that all have behind them, and their ports.
 pub async fn nodes(n: usize) -> Result<(Running, Vec<u16>)> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("node").arg(n.to_string()).stdout(Stdio::piped());
+    command
+        .arg("node")
+        .arg(n.to_string())
+        .stdout(Stdio::piped());
     let mut running = Running::begin(command, tempfile::tempdir()?, 0)?;
-    let said = running.child.stdout.take().context("the node has no output")?;
+    let said = running
+        .child
+        .stdout
+        .take()
+        .context("the node has no output")?;
     let mut line = String::new();
     BufReader::new(said).read_line(&mut line).await?;
     let ports = line

@@ -84,10 +84,22 @@ pub async fn run(args: &Storm) -> Result<()> {
     let [requests, new, messages, events, uploads] = &sky.counts;
     for (count, of) in [
         (requests, format!("requests on {CLIENTS} kept connections")),
-        (new, format!("requests on new connections, {CLIENTS} at once")),
-        (messages, format!("messages there and back over {SOCKETS} WebSockets, none of which ended")),
-        (events, format!("events over {STREAMS} streams, without a gap")),
-        (uploads, format!("slow uploads of 1 MiB, {UPLOADS} at once, echoed whole")),
+        (
+            new,
+            format!("requests on new connections, {CLIENTS} at once"),
+        ),
+        (
+            messages,
+            format!("messages there and back over {SOCKETS} WebSockets, none of which ended"),
+        ),
+        (
+            events,
+            format!("events over {STREAMS} streams, without a gap"),
+        ),
+        (
+            uploads,
+            format!("slow uploads of 1 MiB, {UPLOADS} at once, echoed whole"),
+        ),
     ] {
         println!("- {} {of}", count.load(Ordering::Relaxed));
     }
@@ -150,7 +162,10 @@ impl Sky {
             pace.tick().await;
             socket.send(Message::text(format!("{n}"))).await?;
             let back = next(&mut socket).await?;
-            ensure!(back == Message::text(format!("{n}")), "a WebSocket lost message {n}");
+            ensure!(
+                back == Message::text(format!("{n}")),
+                "a WebSocket lost message {n}"
+            );
             n += 1;
             self.count(2);
         }
@@ -168,7 +183,10 @@ impl Sky {
                 }
             }
             for i in 0..100 {
-                ensure!(text.contains(&format!("\"i\":{i},")), "event {i} is missing");
+                ensure!(
+                    text.contains(&format!("\"i\":{i},")),
+                    "event {i} is missing"
+                );
                 self.count(3);
             }
         }
@@ -189,11 +207,16 @@ impl Sky {
                     Some(((), pace))
                 },
             ));
-            let body = StreamBody::new(paced.map(|(piece, ())| Ok::<_, Infallible>(Frame::data(piece))));
+            let body =
+                StreamBody::new(paced.map(|(piece, ())| Ok::<_, Infallible>(Frame::data(piece))));
             let url = format!("http://{}/echo", self.address);
             let back = ask(Request::post(url).body(Box::pin(body))?).await?;
             let back = back.collect().await.context("an upload broke")?.to_bytes();
-            ensure!(back == whole, "an upload came back with {} bytes", back.len());
+            ensure!(
+                back == whole,
+                "an upload came back with {} bytes",
+                back.len()
+            );
             self.count(4);
         }
         Ok(())
@@ -220,10 +243,14 @@ fn config(nodes: &[Node]) -> impl Fn(usize) -> String + use<> {
         for (i, url) in urls.iter().enumerate() {
             text.push_str(&format!("  node-{i}: {{url: \"{url}\", slots: 1000}}\n"));
         }
-        text.push_str("services:\n  any:\n    kind: {http: {probe: /health}}\n    routes: [/]\n    pool:\n");
+        text.push_str(
+            "services:\n  any:\n    kind: {http: {probe: /health}}\n    routes: [/]\n    pool:\n",
+        );
         for turn in 0..urls.len() - 1 {
             let (node, weight) = ((n + turn) % urls.len(), 1 + (n + turn) % 3);
-            text.push_str(&format!("      - {{endpoint: node-{node}, weight: {weight}}}\n"));
+            text.push_str(&format!(
+                "      - {{endpoint: node-{node}, weight: {weight}}}\n"
+            ));
         }
         text
     }

@@ -71,7 +71,10 @@ impl fmt::Display for Table {
         }
         if !self.rows.is_empty() {
             let base = Self::BASE;
-            writeln!(f, "\nMedians; in brackets the ratio to {base}, round by round.\n")?;
+            writeln!(
+                f,
+                "\nMedians; in brackets the ratio to {base}, round by round.\n"
+            )?;
         }
         for line in &self.lines {
             writeln!(f, "- {line}")?;
@@ -88,7 +91,9 @@ impl Row {
         if column == Table::BASE || base.contains(&0.0) {
             return None;
         }
-        Some(median(values.iter().zip(base).map(|(a, b)| a / b).collect()))
+        Some(median(
+            values.iter().zip(base).map(|(a, b)| a / b).collect(),
+        ))
     }
 }
 
@@ -125,6 +130,10 @@ mod tests {
             table.add("CPU", "µs", "tabane", mine);
             table.add("CPU", "µs", "minimal Pingora", base);
         }
-        assert!(table.to_string().contains("| CPU | 18.0 µs (1.20) | 15.0 µs |"));
+        assert!(
+            table
+                .to_string()
+                .contains("| CPU | 18.0 µs (1.20) | 15.0 µs |")
+        );
     }
 }

@@ -195,6 +195,7 @@ async fn work(
                     .unwrap_or(0),
             ),
         ),
+        Some("trailers") => return Ok(trailers()),
         Some("sse") => {
             return Ok(sse(
                 &knobs.name,
@@ -230,6 +231,21 @@ async fn work(
 }
 
 /// Sends a body back while it arrives.
+/// A body and a line behind it, as gRPC has it.
+fn trailers() -> Response<Body> {
+    let mut behind = http::HeaderMap::new();
+    behind.insert("grpc-status", http::HeaderValue::from_static("0"));
+    let frames = [
+        Frame::data(Bytes::from_static(b"body")),
+        Frame::trailers(behind),
+    ];
+    let frames = stream::iter(frames.map(Ok::<_, io::Error>));
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let named = http::HeaderValue::from_static("grpc-status");
+    response.headers_mut().insert(header::TRAILER, named);
+    response
+}
+
 fn echo(at_work: AtWork, request: Request<Incoming>) -> Response<Body> {
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let body = request.into_body().into_data_stream();
