@@ -1,3 +1,4 @@
+use super::json::Json;
 use super::lines::Lines;
 use crate::config::plan::LogFormat;
 use std::io::IsTerminal;
@@ -34,7 +35,7 @@ pub fn init(format: LogFormat) -> Lines {
         .with_env_filter(filter)
         .with_writer(out.line());
     let _already = if json {
-        lines.json().flatten_event(true).finish().try_init()
+        lines.event_format(Json).finish().try_init()
     } else {
         lines.with_ansi(terminal).finish().try_init()
     };

@@ -3,6 +3,7 @@
 mod access_line;
 mod events;
 mod gauges;
+mod json;
 mod lines;
 mod log;
 mod metrics;
