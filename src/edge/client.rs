@@ -20,7 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 /// What is written waits while it is no longer than this: an answer's head, and a short body.
@@ -171,15 +171,13 @@ impl Client {
         buf: &mut ReadBuf<'_>,
         left: u64,
     ) -> Poll<io::Result<()>> {
-        let most = usize::try_from(left).unwrap_or(usize::MAX);
         let given = if self.ahead.is_empty() {
-            let mut limited = ReadBuf::new(buf.initialize_unfilled_to(most.min(buf.remaining())));
-            ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut limited))?;
-            let read = limited.filled().len();
-            buf.advance(read);
-            read
+            let before = buf.filled().len();
+            let mut body = (&mut self.tcp).take(left);
+            ready!(Pin::new(&mut body).poll_read(cx, buf))?;
+            buf.filled().len() - before
         } else {
-            self.give(buf, most)
+            self.give(buf, usize::try_from(left).unwrap_or(usize::MAX))
         };
         self.body = match left - given as u64 {
             0 => Rest::None,

@@ -182,6 +182,10 @@ mod tests {
             assert_eq!(said[name], value, "{name} in {text}");
         }
         assert!(said.get("nothing").is_none());
-        assert!(said["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')));
+        assert!(
+            said["timestamp"]
+                .as_str()
+                .is_some_and(|time| time.ends_with('Z'))
+        );
     }
 }

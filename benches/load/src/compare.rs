@@ -54,7 +54,7 @@ pub async fn run(args: &Compare, table: &mut Table) -> Result<()> {
                     measure.cpu(*rival, running, crowd).await?;
                 }
                 if crowd == 1 {
-                    measure.alone("direct", direct).await?;
+                    measure.alone("no proxy", direct).await?;
                 }
             }
         }
@@ -62,7 +62,7 @@ pub async fn run(args: &Compare, table: &mut Table) -> Result<()> {
             for (rival, running) in &field {
                 measure.rate(rival.name(), running.address).await?;
             }
-            measure.rate("direct", direct).await?;
+            measure.rate("no proxy", direct).await?;
         }
         if wants("bulk") {
             for (rival, running) in &field {

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// The columns there may be, in their order; the first is the gateway.
+const COLUMNS: [&str; 5] = ["tabane", "minimal Pingora", "nginx", "HAProxy", "no proxy"];
+
+/// The column that the others are compared with.
+const BASE: &str = "minimal Pingora";
+
 /// Rows of measurements; the values of one row are in one unit, so that they may be compared.
 #[derive(Default)]
 pub struct Table {
-    columns: Vec<&'static str>,
     rows: Vec<Row>,
     lines: Vec<String>,
 }
@@ -19,13 +24,8 @@ struct Row {
 }
 
 impl Table {
-    /// The column that the others are compared with.
-    const BASE: &'static str = "minimal Pingora";
-
+    /// `column` is one of [`COLUMNS`].
     pub fn add(&mut self, row: &str, unit: &'static str, column: &'static str, value: f64) {
-        if !self.columns.contains(&column) {
-            self.columns.push(column);
-        }
         let at = match self.rows.iter().position(|known| known.name == row) {
             Some(at) => at,
             None => {
@@ -48,13 +48,15 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let filled = |column: &&str| self.rows.iter().any(|row| row.values.contains_key(column));
+        let columns: Vec<_> = COLUMNS.into_iter().filter(filled).collect();
         if !self.rows.is_empty() {
-            writeln!(f, "| | {} |", self.columns.join(" | "))?;
-            writeln!(f, "|---|{}", "---|".repeat(self.columns.len()))?;
+            writeln!(f, "| | {} |", columns.join(" | "))?;
+            writeln!(f, "|---|{}", "---|".repeat(columns.len()))?;
         }
         for row in &self.rows {
             write!(f, "| {} |", row.name)?;
-            for column in &self.columns {
+            for column in &columns {
                 match row.values.get(column) {
                     None => write!(f, " |")?,
                     Some(values) => {
@@ -70,7 +72,7 @@ impl fmt::Display for Table {
             writeln!(f)?;
         }
         if !self.rows.is_empty() {
-            let base = Self::BASE;
+            let base = BASE;
             writeln!(
                 f,
                 "\nMedians; in brackets the ratio to {base}, round by round.\n"
@@ -86,9 +88,9 @@ impl fmt::Display for Table {
 impl Row {
     /// The median of the ratios to the base in the same round.
     fn ratio(&self, column: &str) -> Option<f64> {
-        let base = self.values.get(Table::BASE)?;
+        let base = self.values.get(BASE)?;
         let values = self.values.get(column)?;
-        if column == Table::BASE || base.contains(&0.0) {
+        if column == BASE || base.contains(&0.0) {
             return None;
         }
         Some(median(
