@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-real lint bench doc
+.PHONY: help setup run test test-real lint bench fuzz doc
 
 help: ## Print what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ lint: setup ## Formatting and clippy; licences where cargo-deny is installed
 
 bench: setup ## Time a scheduling decision
 	cargo bench --bench decision
+
+fuzz: setup ## Feed what comes from outside with made-up bytes, FUZZ_SECONDS (30) each; needs nightly and cargo-fuzz
+	@sh tests/fuzz.sh
 
 doc: setup ## The documentation of all crates, in target/doc
 	cargo doc --workspace --no-deps

@@ -9,6 +9,7 @@ mod floors;
 mod forward;
 mod health;
 mod hostile;
+mod odd_bytes;
 mod operator;
 mod process;
 mod reload;
