@@ -93,12 +93,12 @@ impl Farm {
     pub(super) fn install(&mut self, file: File) {
         let (before, plan) = (self.endpoints(), file.plan());
         self.compare_diff(&file, &plan);
-        let generation = self.dispatch.world().unwrap().generation;
+        let world = self.dispatch.world().unwrap();
         self.dispatch.install(plan.clone()).unwrap();
-        assert_eq!(self.dispatch.world().unwrap().generation, generation + 1);
         let old = std::mem::replace(&mut self.file, file);
         self.plan = plan;
         self.kept(&before);
+        self.services_kept(&old, &world);
         let used = old.used();
         let leaving = self
             .endpoints()

@@ -4,7 +4,7 @@ use super::book::{Farm, Held, TICK, Was, now};
 use super::file::File;
 use crate::config::diff;
 use crate::config::plan::Plan;
-use crate::dispatch::{Dispatch, ListenerKey, NodeView};
+use crate::dispatch::{Dispatch, ListenerKey, NodeView, World};
 use crate::fleet::{Endpoint, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -152,6 +152,23 @@ impl Farm {
                 self.seen.kept += 1;
                 assert_eq!(is.state, was.state, "`{name}`");
             }
+        }
+    }
+
+    /// Kinds and policies whose block is the same go on, with what they hold; others are new.
+    pub(super) fn services_kept(&self, old: &File, before: &World) {
+        let world = self.dispatch.world().unwrap();
+        assert_eq!(world.generation, before.generation + 1);
+        for service in &world.services {
+            let name = &*service.plan.name;
+            let (Some(was), Some(before)) = (old.services.get(name), before.service(name)) else {
+                continue;
+            };
+            let is = &self.file.services[name];
+            let kind = Arc::ptr_eq(&service.kind, &before.kind);
+            let policy = Arc::ptr_eq(&service.policy, &before.policy);
+            let same = (is.path == was.path, is.policy == was.policy);
+            assert_eq!((kind, policy), same, "kind and policy of `{name}`");
         }
     }
 
