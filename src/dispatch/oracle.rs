@@ -17,8 +17,10 @@ pub fn route(routes: &[RoutePlan], host: &str, path: &str) -> Option<usize> {
         plain.as_str(),
         "the normalised form of {path:?}"
     );
-    // A percent sign that stands for itself may come to stand before two digits.
-    if !path.contains("%%") {
+    // A percent sign that stands for itself may come to stand before two digits: `%4%61`.
+    let escape =
+        |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+    if path.split('%').skip(1).all(escape) {
         assert_eq!(normalise(&plain), plain.as_str(), "normalised twice");
     }
     let (as_it_came, as_it_is_meant) = (best(routes, host, path), best(routes, host, &plain));
@@ -177,8 +179,8 @@ mod tests {
         let common = one_of(&["a", "b", "ab", "admin", "", "a%20b"]);
         let odd = one_of(&[
             ".", "..", "%61", "%2e", "%2E%2e", ".%2e", "%2f", "a%2Fb", "%", "%a", "%zz", "%%36%31",
-            "%25", "%252e", "...", "\u{e9}", "%\u{e9}", "%e9", "%ff%fe", "a;b", "a\\b", "%00", "~",
-            "%7E", "%c0%ae", "+5", "%+5",
+            "%4%61", "%25", "%252e", "...", "\u{e9}", "%\u{e9}", "%e9", "%ff%fe", "a;b", "a\\b",
+            "%00", "~", "%7E", "%c0%ae", "+5", "%+5",
         ]);
         let segments = prop::collection::vec(prop_oneof![3 => common, 1 => odd], 1..6);
         prop_oneof![30 => segments.prop_map(|segments| format!("/{}", segments.join("/"))), 1 => Just("*".to_owned())]

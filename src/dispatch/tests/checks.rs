@@ -27,6 +27,10 @@ impl Farm {
                 "the mark of `{}`",
                 node.name
             );
+            let kept_back = marked || node.drained_by_file;
+            let works = |state| matches!(state, "up" | "trial" | "ejected" | "unproven");
+            let working = node.endpoints.iter().find(|end| works(end.state));
+            assert!(!kept_back || working.is_none(), "drained: {working:?}");
         }
         let used = self.file.used();
         let all = self.endpoints();
