@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-real lint bench storm doc image
+.PHONY: help setup run test test-real lint bench storm fuzz doc image
 
 help: ## Print what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ bench: setup ## Time a scheduling decision; measure tabane beside nginx, HAProxy
 
 storm: setup ## 200 reloads in a minute under load, sockets, streams and slow uploads: nobody may be harmed
 	@sh benches/load.sh storm
+
+fuzz: setup ## Feed what comes from outside with made-up bytes, FUZZ_SECONDS (30) each; needs nightly and cargo-fuzz
+	@sh tests/fuzz.sh
 
 doc: setup ## The documentation of all crates, in target/doc
 	cargo doc --workspace --no-deps

@@ -3,11 +3,16 @@
 pub mod access;
 pub mod admin;
 pub mod app;
+#[cfg(test)]
+mod cases;
 mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod edge;
 pub mod fleet;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod reload;
 pub mod schedule;
 #[cfg(test)]

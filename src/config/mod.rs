@@ -13,6 +13,8 @@ mod file;
 mod findings;
 mod load;
 mod merge;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 pub mod plan;
 mod problem;
 mod schema;

@@ -9,7 +9,7 @@ use crate::config::plan::Plan;
 use crate::fleet::{self, Fleet};
 use crate::schedule::{self, Schedule, TicketId};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Need, Refusal};
 use tokio::sync::oneshot;
@@ -20,6 +20,8 @@ pub(super) struct Core {
     pub(super) schedule: Schedule,
     pub(super) pools: Pools,
     pub(super) upstreams: HashMap<EndpointId, Arc<Upstream>>,
+    /// Those that a file moved away from, for as long as requests keep them.
+    pub(super) moved: Vec<Weak<Upstream>>,
     pub(super) waiters: HashMap<TicketId, Waiter>,
 }
 
@@ -106,6 +108,12 @@ impl Core {
         }
     }
 
+    /// All that leases may be out for: the endpoints as they are, and as they were before a file moved them.
+    pub(super) fn all_upstreams(&self) -> Vec<Arc<Upstream>> {
+        let moved = self.moved.iter().filter_map(Weak::upgrade);
+        self.upstreams.values().cloned().chain(moved).collect()
+    }
+
     /// Gives every endpoint of the world its upstream, and every pool its members.
     pub(super) fn place_members(&mut self, world: &World) {
         let ids: Vec<Option<EndpointId>> = world
@@ -114,21 +122,16 @@ impl Core {
             .iter()
             .map(|e| self.fleet.by_name(&e.name))
             .collect();
-        for (endpoint, id) in world.plan.endpoints.iter().zip(&ids) {
-            let Some(id) = *id else { continue };
-            let same = self
-                .upstreams
-                .get(&id)
-                .is_some_and(|upstream| upstream.target == endpoint.target);
-            if !same {
-                self.upstreams.insert(
-                    id,
-                    Arc::new(Upstream::new(
-                        id,
-                        endpoint.name.clone(),
-                        endpoint.target.clone(),
-                    )),
-                );
+        for endpoint in self.fleet.all() {
+            // Where the fleet has it: one that leaves stays where it was, wherever the file puts its name.
+            let (id, target) = (endpoint.id(), endpoint.target());
+            let known = self.upstreams.get(&id);
+            if known.is_none_or(|known| known.target != *target) {
+                let new = Upstream::new(id, endpoint.name().clone(), target.clone());
+                if let Some(old) = self.upstreams.insert(id, Arc::new(new)) {
+                    self.moved.retain(|moved| moved.strong_count() > 0);
+                    self.moved.push(Arc::downgrade(&old));
+                }
             }
         }
         let pools: Vec<_> = world

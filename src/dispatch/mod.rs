@@ -9,9 +9,13 @@ mod budget;
 mod core;
 mod journey;
 mod lease;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 mod pools;
 mod room;
 mod route;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod view;
 mod world;
@@ -26,7 +30,7 @@ pub use world::{ListenerKey, LiveService, World, listener_keys};
 use self::core::{Core, Outbox, specs};
 use crate::config::plan::Plan;
 use crate::fleet::{self, End, Fleet};
-use crate::schedule::Schedule;
+use crate::schedule::{self, Schedule};
 use crate::store::{Marks, StoreError};
 use crate::telemetry::{Event, Events, Metrics};
 use arc_swap::ArcSwap;
@@ -100,6 +104,7 @@ impl Dispatch {
                 schedule: Schedule::new(Box::new(StdRng::from_rng(&mut rand::rng()))),
                 pools: Pools::default(),
                 upstreams: HashMap::new(),
+                moved: Vec::new(),
                 waiters: HashMap::new(),
             }),
             world: ArcSwap::from_pointee(None),
@@ -124,10 +129,13 @@ impl Dispatch {
         let world = World::build(plan, prior.as_deref(), &pool_id, &shared.means.metrics)?;
         let world = Arc::new(world);
         shared.turn(|core, now, out| {
-            core.apply(fleet::Event::Plan(specs(&world.plan)), now, out);
+            // Whoever waits is served by the new pools, so these come first.
+            let actions = core
+                .fleet
+                .apply(fleet::Event::Plan(specs(&world.plan)), now);
             core.place_members(&world);
-            // New pools may have room for those who wait, whether or not an endpoint changed.
             core.match_waiting(now, out);
+            out.fleet.extend(actions);
             shared.world.store(Arc::new(Some(world.clone())));
         });
         shared.membership.send_modify(|count| *count += 1);
@@ -152,11 +160,14 @@ impl Dispatch {
     /// Ends everything that is at work or waits: requests are answered, sockets are closed with a word.
     pub fn let_go(&self) {
         self.0.over.store(true, Ordering::Release);
-        let (upstreams, waiters) = {
-            let mut core = self.0.core.lock();
-            let upstreams: Vec<_> = core.upstreams.values().cloned().collect();
-            (upstreams, std::mem::take(&mut core.waiters))
-        };
+        let (upstreams, waiters) = self.0.turn(|core, now, out| {
+            let waiters = std::mem::take(&mut core.waiters);
+            // Their tickets leave with them: one left behind would be granted a slot that nobody gives back.
+            for id in waiters.keys() {
+                core.schedule(schedule::Event::Left(*id), now, out);
+            }
+            (core.all_upstreams(), waiters)
+        });
         drop(waiters);
         for upstream in upstreams {
             upstream.revoke();
@@ -353,9 +364,20 @@ impl Shared {
                 events.send(Event::endpoint_ejected(&name, length));
             }
             fleet::Action::Revoke(id, why) => {
-                let upstream = self.core.lock().upstreams.get(&id).cloned();
-                if let Some(upstream) = upstream {
+                let core = self.core.lock();
+                let upstreams: Vec<_> = match why {
+                    // When an endpoint left, so did all that it was before a file moved it.
+                    fleet::Why::Left => {
+                        let all = core.all_upstreams().into_iter();
+                        all.filter(|upstream| upstream.id == id).collect()
+                    }
+                    _ => core.upstreams.get(&id).cloned().into_iter().collect(),
+                };
+                drop(core);
+                if let Some(upstream) = upstreams.first() {
                     tracing::warn!(endpoint = %upstream.name, %why, "requests on this endpoint are ended");
+                }
+                for upstream in upstreams {
                     upstream.revoke();
                 }
             }

@@ -348,3 +348,113 @@ impl GetProxyDigest for Client {
 
 impl Ssl for Client {}
 impl Peek for Client {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::tried;
+    use crate::edge::head::{Bounds, Progress, read};
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    const BOUNDS: Bounds = Bounds {
+        bytes: 4096,
+        fields: 16,
+    };
+
+    /// A request, head and body, as it is sent.
+    fn request() -> impl Strategy<Value = Bytes> {
+        let body = prop::collection::vec(any::<u8>(), 0..300);
+        (body, any::<bool>(), 1..100usize).prop_map(|(body, chunked, chunk)| {
+            let mut wire = b"POST / HTTP/1.1\r\nHost: a\r\n".to_vec();
+            if chunked {
+                wire.extend(b"Transfer-Encoding: chunked\r\n\r\n");
+                for piece in body.chunks(chunk) {
+                    wire.extend(format!("{:x}\r\n", piece.len()).bytes());
+                    wire.extend([piece, b"\r\n"].concat());
+                }
+                wire.extend(b"0\r\n\r\n");
+            } else {
+                wire.extend(format!("Content-Length: {}\r\n\r\n", body.len()).bytes());
+                wire.extend(body);
+            }
+            wire.into()
+        })
+    }
+
+    /// Sends all requests in pieces of such lengths, and reads one after the other into such buffers.
+    async fn pipeline(requests: &[Bytes], pieces: &[usize], buffers: &[usize]) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        peer.set_nodelay(true).unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
+        let mut client = Client::new(tcp, digest);
+        let (all, pieces) = (requests.concat(), pieces.to_vec());
+        // Hangs up when all is sent: whoever still waits for more then hears it.
+        let sender = tokio::spawn(async move {
+            let mut rest = &all[..];
+            for piece in pieces.into_iter().cycle() {
+                let (piece, behind) = rest.split_at(piece.min(rest.len()));
+                peer.write_all(piece).await.unwrap();
+                rest = behind;
+                if rest.is_empty() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut buffers = buffers.iter().cycle();
+        for request in requests {
+            let mut progress = Progress::default();
+            let head = loop {
+                match read(client.ahead(), &mut progress, BOUNDS).unwrap() {
+                    Some(head) => break head,
+                    None => assert!(client.fill().await.unwrap() > 0),
+                }
+            };
+            client.admit(head);
+            let mut got = Vec::new();
+            while !client.is_between_requests() {
+                let mut buffer = vec![0; *buffers.next().unwrap()];
+                let read = client.read(&mut buffer).await.unwrap();
+                assert!(
+                    read > 0,
+                    "it ends after {} of {} bytes",
+                    got.len(),
+                    request.len()
+                );
+                got.extend(&buffer[..read]);
+            }
+            assert_eq!(Bytes::from(got), request);
+        }
+        sender.await.unwrap();
+    }
+
+    #[test]
+    fn requests_of_a_pipeline_are_given_on_one_by_one_and_whole() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let requests = prop::collection::vec(request(), 1..5);
+        let lengths = || prop::collection::vec(prop_oneof![1..8usize, 1..2000usize], 1..6);
+        tried(
+            150,
+            (requests, lengths(), lengths()),
+            |(requests, pieces, buffers)| {
+                let in_time = async {
+                    let all = pipeline(&requests, &pieces, &buffers);
+                    tokio::time::timeout(Duration::from_secs(60), all).await
+                };
+                runtime.block_on(in_time).expect("nothing more comes");
+            },
+        );
+    }
+}

@@ -142,7 +142,6 @@ impl Close {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn frame(opcode: u8, length: usize, masked: bool) -> Vec<u8> {
         let mask = if masked { 0x80 } else { 0 };
@@ -193,32 +192,5 @@ mod tests {
         }
         let mut frames = Frames::default();
         assert!(frames.take(ping()) && frames.between());
-    }
-
-    proptest! {
-        #[test]
-        fn frames_end_where_they_end_in_any_pieces(
-            frames in proptest::collection::vec((0u8..11, prop_oneof![0usize..130, 65_530usize..65_540], any::<bool>()), 1..5),
-            step in 1usize..5000,
-        ) {
-            let mut bytes = Vec::new();
-            let mut ends = Vec::new();
-            for (opcode, length, masked) in frames {
-                bytes.extend(frame(opcode, length, masked));
-                ends.push(bytes.len());
-            }
-            let mut follow = Frames::default();
-            let mut at = 0;
-            for piece in bytes.chunks(step) {
-                follow.take(piece);
-                at += piece.len();
-                prop_assert_eq!(follow.between(), ends.contains(&at), "after {} bytes", at);
-            }
-        }
-
-        #[test]
-        fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            Frames::default().take(&bytes);
-        }
     }
 }

@@ -12,6 +12,8 @@ mod held;
 mod hold;
 mod listen;
 mod node_http;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 mod outcome;
 mod pace;
 mod peer;

@@ -8,11 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` and their floors. Floor 0 is `plugins/api`, a crate, which Cargo keeps below.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 17] = [
     ("main", 5),
     ("lib", 5),
     ("cli", 5),
     ("app", 5),
+    // Compiled for fuzzing only: the entrances of a crate outside, which sees only what is public.
+    ("fuzzing", 5),
     ("edge", 4),
     ("admin", 4),
     ("reload", 4),
@@ -25,6 +27,8 @@ const FLOORS: [(&str, u8); 15] = [
     ("store", 1),
     ("telemetry", 1),
     ("config", 1),
+    // Compiled for tests only: how properties are tried, in all rooms alike.
+    ("cases", 0),
 ];
 
 /// Who may name a room of the same floor, and why. One that is not needed any more is a failure.
@@ -347,7 +351,9 @@ fn without_tests(text: &str) -> String {
 
 /// Whether a whole file is compiled for tests only.
 fn is_test_file(path: &str) -> bool {
-    path.contains("/tests/") || path.ends_with("/tests.rs") || room_of(path) == "simulation"
+    path.contains("/tests/")
+        || path.ends_with("/tests.rs")
+        || matches!(room_of(path), "simulation" | "cases")
 }
 
 fn words(line: &str) -> impl Iterator<Item = &str> {

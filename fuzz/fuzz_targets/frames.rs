@@ -1,0 +1,10 @@
+//! WebSocket frames: followed in any pieces.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+// The first byte says where the others are cut.
+fuzz_target!(|input: (u8, &[u8])| {
+    let (cut, bytes) = input;
+    tabane::fuzzing::frames(bytes, &[cut.into(), usize::from(cut) * 7]);
+});
