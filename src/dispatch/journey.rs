@@ -5,6 +5,7 @@ use super::world::{ListenerKey, LiveService, World};
 use super::{Dispatch, Lease, Shared, now};
 use crate::access::Identity;
 use crate::config::plan::{Priority, RouteOptions};
+use crate::fleet::End;
 use crate::schedule::{self, QueueLimits, Ticket, TicketId};
 use crate::telemetry::Event;
 use bytes::Bytes;
@@ -41,11 +42,13 @@ pub struct Journey {
 /// What comes next for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The body has to be read first, up to so many bytes; then classify again.
+    /// Its kind has to see the whole body first, up to so many bytes; then classify again.
     ReadBody {
-        /// The largest body that is worth reading.
+        /// The largest body the kind takes.
         max: u64,
     },
+    /// What ties it to a node may stand in its body, if that fits into memory; then classify again.
+    ReadKey,
     /// It wants a lease.
     Lease,
     /// Its kind answers, given the body.
@@ -104,9 +107,6 @@ impl Dispatch {
     /// Errors: `QueueFull`, `WaitedTooLong`, `NoFit`, `ShuttingDown`.
     pub async fn lease(&self, journey: &Journey) -> Result<Lease, Refusal> {
         let shared = &self.0;
-        if shared.over.load(Ordering::Acquire) {
-            return Err(Refusal::ShuttingDown);
-        }
         let id = TicketId(shared.tickets.fetch_add(1, Ordering::Relaxed));
         let queue = journey.service.plan.queue;
         let ticket = Ticket {
@@ -123,6 +123,9 @@ impl Dispatch {
             },
         };
         let verdict = shared.turn(|core, now, out| {
+            if shared.over.load(Ordering::Acquire) {
+                return Err(Refusal::ShuttingDown);
+            }
             if let Some(why) = core.nobody_fits(&ticket) {
                 let service = ticket.service.to_string();
                 return Err(Refusal::NoFit { service, why });
@@ -163,11 +166,12 @@ impl Dispatch {
             }
             Err(told) => told,
         };
-        let _place = Place { shared, id };
+        let mut place = Place { shared, id, told };
         // A second attempt keeps its place and its deadline.
         let deadline = journey.arrived + queue.max_wait;
         tokio::select! {
-            verdict = told => verdict.unwrap_or(Err(Refusal::ShuttingDown)),
+            biased;
+            verdict = &mut place.told => verdict.unwrap_or(Err(Refusal::ShuttingDown)),
             () = tokio::time::sleep_until(deadline.into()) => {
                 Err(Refusal::WaitedTooLong { service: journey.service.plan.name.to_string(), waited: now() - journey.arrived })
             }
@@ -179,6 +183,7 @@ impl Dispatch {
 struct Place<'a> {
     shared: &'a Arc<Shared>,
     id: TicketId,
+    told: oneshot::Receiver<Result<Lease, Refusal>>,
 }
 
 impl Drop for Place<'_> {
@@ -189,6 +194,11 @@ impl Drop for Place<'_> {
                 core.schedule(schedule::Event::Left(self.id), now, out);
             }
         });
+        // Granted as it left: nothing was sent to the node.
+        self.told.close();
+        if let Ok(Ok(lease)) = self.told.try_recv() {
+            lease.end(End::Unused);
+        }
     }
 }
 
@@ -225,8 +235,7 @@ impl Journey {
             Key::None => None,
             Key::Of(key) => Some(key),
             Key::NeedBody if body.is_some() => None,
-            // What it is tied to may stand in the body; one too long to be held is not tied.
-            Key::NeedBody => return Ok(Step::ReadBody { max: u64::MAX }),
+            Key::NeedBody => return Ok(Step::ReadKey),
         };
         self.need = need;
         Ok(Step::Lease)

@@ -68,42 +68,47 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
         return Err(Refusal::BodyTooLarge { max }.into());
     }
     let step = classify(session, ctx, None)?;
+    let step = match step {
+        Step::ReadBody { max } => {
+            hold_body(edge, session, ctx, &service, Extent::Memory(max)).await?;
+            if !ctx.body.whole {
+                return Err(Refusal::BodyTooLarge { max }.into());
+            }
+            let body = ctx.body.bytes.clone();
+            classify(session, ctx, Some(&body))?
+        }
+        Step::ReadKey => {
+            hold_body(edge, session, ctx, &service, Extent::All).await?;
+            // A body too long to be held in memory says nothing about where it belongs.
+            let known = ctx.body.whole && ctx.body.file.is_none();
+            let body = if known {
+                ctx.body.bytes.clone()
+            } else {
+                Bytes::new()
+            };
+            classify(session, ctx, Some(&body))?
+        }
+        step => step,
+    };
     if is_websocket(session.req_header()) && matches!(step, Step::Lease) {
         journey_of(ctx)?.without_slot();
         lease(edge, session, ctx).await?;
         tunnel::run(edge, session, ctx).await?;
         return Ok(true);
     }
-    let step = match step {
-        Step::ReadBody { max } => {
-            // A kind gets the body that it asks for whole; what ties a request to a node is looked for in
-            // what fits into memory anyway.
-            let kinds = max != u64::MAX;
-            let room = if kinds { Room::Memory(max) } else { Room::Any };
-            hold_body(edge, session, ctx, &service, room).await?;
-            let body = ctx.body.bytes.clone();
-            if kinds && !ctx.body.whole {
-                return Err(Refusal::BodyTooLarge { max }.into());
-            }
-            // A body too long to be held in memory says nothing about where it belongs.
-            let known = ctx.body.whole && ctx.body.file.is_none();
-            classify(session, ctx, Some(if known { &body } else { &EMPTY }))?
-        }
-        step => step,
-    };
     if let Step::Answer { max } = step {
-        hold_body(edge, session, ctx, &service, Room::Memory(max)).await?;
+        hold_body(edge, session, ctx, &service, Extent::Memory(max)).await?;
         if !ctx.body.whole {
             return Err(Refusal::BodyTooLarge { max }.into());
         }
         answer(edge, session, ctx).await?;
         return Ok(true);
     }
-    let room = match journey_of(ctx)?.options.stream {
-        true => Room::None,
-        false => Room::Any,
+    let extent = match journey_of(ctx)?.options.stream {
+        true => Extent::None,
+        false => Extent::All,
     };
-    hold_body(edge, session, ctx, &service, room).await?;
+    hold_body(edge, session, ctx, &service, extent).await?;
     lease(edge, session, ctx).await?;
     if !ctx.body.whole {
         go_on(session, ctx).await?;
@@ -111,18 +116,16 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
     Ok(false)
 }
 
-/// Where a body may be held.
+/// How much of a body is held.
 #[derive(Clone, Copy, PartialEq)]
-enum Room {
-    /// Nowhere: it streams.
+enum Extent {
+    /// Nothing: it streams.
     None,
-    /// In memory, so much of it.
+    /// So much of it, in memory.
     Memory(u64),
-    /// In memory as far as the service says, then on disk if there is one.
-    Any,
+    /// All of it: in memory as far as the service says, then on disk if there is one.
+    All,
 }
-
-static EMPTY: Bytes = Bytes::new();
 
 fn journey_of(ctx: &mut Ctx) -> Result<&mut Journey, Stop> {
     ctx.journey
@@ -139,6 +142,10 @@ fn enter(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<Journey, S
         return Err(
             Refusal::BadRequest("the request names no host; send a `Host` header".into()).into(),
         );
+    }
+    if head.headers.len() > ctx.limits().head_lines {
+        let why = "the request has too many header lines";
+        return Err(Refusal::HeadTooLarge(why.into()).into());
     }
     let listener = edge
         .bound
@@ -167,11 +174,11 @@ async fn hold_body(
     session: &mut Session,
     ctx: &mut Ctx,
     service: &Arc<LiveService>,
-    room: Room,
+    extent: Extent,
 ) -> Result<(), Stop> {
     let begun = ctx.body.whole || ctx.body.length() > 0;
     let ended = session.as_downstream_mut().is_body_done();
-    if begun || (room == Room::None && !ended) {
+    if begun || (extent == Extent::None && !ended) {
         return Ok(());
     }
     if !ended {
@@ -179,11 +186,11 @@ async fn hold_body(
     }
     let limits = ctx.limits();
     let room = hold::Room {
-        memory: match room {
-            Room::Memory(most) => most,
+        memory: match extent {
+            Extent::Memory(most) => most,
             _ => service.plan.body.hold as u64,
         },
-        spool: edge.spool.as_ref().filter(|_| room == Room::Any),
+        spool: edge.spool.as_ref().filter(|_| extent == Extent::All),
         max: service.plan.body.max,
         budget: &edge.budget,
         held_bytes: limits.held_bytes,

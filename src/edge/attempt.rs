@@ -1,15 +1,16 @@
 //! One attempt at one node: what is sent, what comes back, and whether another may follow.
 //!
 //! Another attempt follows only before the first byte of an answer, only while attempts and time are left,
-//! and only when it can do no harm: nothing was sent (no connection), or the node said it did not take it
-//! (503, or a status the file calls busy), or the request may run twice (an idempotent method, an `Idempotency-Key`, `retry: unsafe`) and its
-//! whole body is still here.
+//! and only when it can do no harm: nothing was sent (no connection), or the node said it did not take it (503, or a
+//! status the file calls busy), or the request may run twice (an idempotent method, an `Idempotency-Key`,
+//! `retry: unsafe`) and its whole body is still here.
 
 use super::admit::{self, Stop};
-use super::context::{Ctx, REQUEST_ID};
-use super::held::{self, REVOKED};
+use super::context::{Ctx, Elapsed, REQUEST_ID};
+use super::held::{self, LOST, REVOKED};
 use super::hold;
 use super::proxy::Edge;
+use super::reply;
 use crate::fleet::{End, Failure};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -68,8 +69,13 @@ pub(super) async fn begin(
         &lease.upstream().target,
         address,
         &journey.service.plan.timeouts,
+        journey.service.plan.health.stall_after,
     )?;
     let revocation = lease.revocation();
+    if !ctx.body.whole {
+        // Counted as it goes by, from its beginning.
+        ctx.bytes_in = 0;
+    }
     held::wrap(session, &ctx.body, ctx.pace(), Some(revocation), &ctx.slot);
     Ok(Box::new(peer))
 }
@@ -105,8 +111,7 @@ pub(super) fn request_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -
     if ctx.body.whole {
         return Ok(());
     }
-    ctx.bytes_in = ctx.bytes_streamed + body.as_ref().map_or(0, |body| body.len() as u64);
-    ctx.bytes_streamed = ctx.bytes_in;
+    ctx.bytes_in += body.as_ref().map_or(0, |body| body.len() as u64);
     let max = ctx
         .journey
         .as_ref()
@@ -132,7 +137,8 @@ pub(super) fn response_head(session: &Session, head: &ResponseHeader, ctx: &mut 
         // 503 says that the node did not take the request (RFC 9110, 15.6.4); of the others it may be half done.
         let not_taken = ctx.busy || head.status == StatusCode::SERVICE_UNAVAILABLE;
         let safe = not_taken || may_repeat(session.req_header(), ctx);
-        if safe && ctx.body.whole && has_another(ctx) && afford(ctx) {
+        // A busy node was asked and has done nothing: that is free.
+        if safe && ctx.body.whole && has_another(ctx) && (ctx.busy || afford(ctx)) {
             let mut error = Error::explain(HTTPStatus(head.status.as_u16()), "the node's answer");
             error.as_up();
             return Err(error);
@@ -180,6 +186,15 @@ pub(super) fn finish(ctx: &mut Ctx) {
 
 /// No connection came about: nothing was sent, so another node may always be tried.
 pub(super) fn connect_failed(peer: &HttpPeer, error: Box<Error>, ctx: &mut Ctx) -> Box<Error> {
+    // The system has no socket for us, and the node knows nothing of it.
+    if *error.etype() == ErrorType::InternalError {
+        tracing::error!(%error, "cannot connect to any node");
+        if let Some(lease) = ctx.lease.take() {
+            lease.end(End::Unused);
+        }
+        let why = "the gateway has no descriptor for a connection; try again soon";
+        return give_up(ctx, Refusal::Overloaded(why.into()));
+    }
     if let (Some(lease), SocketAddr::Inet(address)) = (&ctx.lease, peer.address()) {
         lease.upstream().address_failed(*address);
     }
@@ -188,8 +203,13 @@ pub(super) fn connect_failed(peer: &HttpPeer, error: Box<Error>, ctx: &mut Ctx) 
 
 /// The exchange broke off, by the node or by the client.
 pub(super) fn failed(session: &Session, error: Box<Error>, ctx: &mut Ctx) -> Box<Error> {
-    let began = session.response_written().is_some();
+    let began = reply::answered(session).is_some();
     let revoked = *error.etype() == REVOKED;
+    if *error.etype() == LOST {
+        tracing::error!(%error, "cannot go on with a request");
+        let why = "the body of the request could not be read back from the disk";
+        ctx.refusal = Some(Refusal::Internal(why.into()));
+    }
     if *error.esource() != ErrorSource::Upstream && !revoked {
         if ctx.refusal.is_none() && *error.esource() == ErrorSource::Downstream {
             ctx.refusal = hold::fault(&error);
@@ -324,18 +344,6 @@ fn brief(error: &Error) -> &'static str {
             "it is frozen, or it was removed and its time to drain is over"
         }
         _ => "the exchange failed",
-    }
-}
-
-/// Time since an instant, on the clock that tests can pause.
-pub(super) trait Elapsed {
-    /// How long ago it was.
-    fn elapsed_now(self) -> std::time::Duration;
-}
-
-impl Elapsed for std::time::Instant {
-    fn elapsed_now(self) -> std::time::Duration {
-        Instant::now().into_std().saturating_duration_since(self)
     }
 }
 

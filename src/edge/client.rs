@@ -6,6 +6,7 @@
 
 use super::chunks::{Chunks, Misframed};
 use super::head::{Framing, Head};
+use super::pace::Pace;
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora::protocols::{
@@ -22,9 +23,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// What is written waits while it is no longer than this: an answer's head, and a short body.
 const SMALL: usize = 4096;
+
+/// How much is read of what follows a request while that is at work.
+const AHEAD: usize = 16 << 10;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -38,6 +43,10 @@ pub(super) struct Client {
     body: Rest,
     /// What was written and has not gone out yet.
     out: BytesMut,
+    /// Patience with a client that does not read.
+    pace: Pace,
+    /// Since when nothing goes out, and until when that may be.
+    stuck: Option<(Instant, Pin<Box<Sleep>>)>,
     /// What the connection carries is no longer HTTP/1: it goes through as it comes.
     opened: AtomicBool,
 }
@@ -53,7 +62,7 @@ enum Rest {
 // === impl Client ===
 
 impl Client {
-    pub(super) fn new(tcp: TcpStream, digest: SocketDigest) -> Self {
+    pub(super) fn new(tcp: TcpStream, digest: SocketDigest, pace: Pace) -> Self {
         Client {
             tcp,
             digest: Arc::new(digest),
@@ -61,6 +70,8 @@ impl Client {
             head: 0,
             body: Rest::None,
             out: BytesMut::new(),
+            pace,
+            stuck: None,
             opened: AtomicBool::new(false),
         }
     }
@@ -86,8 +97,9 @@ impl Client {
         poll_fn(|cx| self.poll_fill(cx)).await
     }
 
-    /// Lets one request through whose head was checked.
-    pub(super) fn admit(&mut self, head: Head) {
+    /// Lets one request through whose head was checked, and is as patient with its client as `pace` says.
+    pub(super) fn admit(&mut self, head: Head, pace: Pace) {
+        self.pace = pace;
         self.head = head.length;
         self.body = match head.body {
             Framing::None => Rest::None,
@@ -136,24 +148,51 @@ impl Client {
         Poll::Ready(Ok(buf.filled().len()))
     }
 
-    /// Writes what waits, and as much of `more` behind it as goes; how much of that.
-    fn poll_out(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+    /// Hands bytes to the system, as many as it takes.
+    ///
+    /// Errors: the client has read nothing, or hardly anything, for longer than there is patience for.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)?;
+        let Poll::Ready(sent) = sent else {
+            let left = self.pace.left();
+            let stuck = || (Instant::now(), Box::pin(sleep(left)));
+            let (_, over) = self.stuck.get_or_insert_with(stuck);
+            ready!(over.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        };
+        if let Some((since, _)) = self.stuck.take() {
+            self.pace.spend(since.elapsed());
+        }
+        if sent == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.pace.earn(sent as u64);
+        Poll::Ready(Ok(sent))
+    }
+
+    /// Sends what waits.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
-            let both = [io::IoSlice::new(&self.out), io::IoSlice::new(more)];
-            let written = ready!(Pin::new(&mut self.tcp).poll_write_vectored(cx, &both))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let waited = written.min(self.out.len());
-            self.out.advance(waited);
-            if written > waited {
-                return Poll::Ready(Ok(written - waited));
-            }
+            ready!(self.poll_out_with(cx, &[]))?;
         }
-        match more {
-            [] => Poll::Ready(Ok(0)),
-            more => Pin::new(&mut self.tcp).poll_write(cx, more),
-        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what waits, and as much of `more` behind it as goes; how much of that.
+    fn poll_out_with(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+        let mut out = std::mem::take(&mut self.out);
+        let sent = self.poll_send(cx, &[io::IoSlice::new(&out), io::IoSlice::new(more)]);
+        let waited = match &sent {
+            Poll::Ready(Ok(sent)) => out.len().min(*sent),
+            _ => 0,
+        };
+        out.advance(waited);
+        self.out = out;
+        sent.map_ok(|sent| sent - waited)
     }
 
     /// Gives on at most `most` bytes that were read already.
@@ -219,16 +258,15 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing more may be given on: watches only whether the client is still there.
+    /// Nothing more may be given on: watches only whether the client is still there. What it says meanwhile is its
+    /// next request, of which only so much is kept.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // With the next request in hand the end cannot be seen; it would be one of a pipeline.
-        if !self.ahead.is_empty() {
-            return Poll::Pending;
+        while self.ahead.len() < AHEAD {
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
-        match ready!(self.poll_fill(cx))? {
-            0 => Poll::Ready(Ok(())),
-            _ => Poll::Pending,
-        }
+        Poll::Pending
     }
 }
 
@@ -241,7 +279,7 @@ impl AsyncRead for Client {
         let this = &mut *self;
         // Pingora reads when it has nothing to write for now: it is quiet, and nothing waits for more. (It does not
         // flush between the pieces of an answer whose length is known.)
-        if let Poll::Ready(Err(error)) = this.poll_out(cx, &[]) {
+        if let Poll::Ready(Err(error)) = this.poll_out(cx) {
             return Poll::Ready(Err(error));
         }
         if this.opened.load(Ordering::Relaxed) {
@@ -273,7 +311,13 @@ impl AsyncWrite for Client {
             self.out.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
         }
-        self.poll_out(cx, buf)
+        loop {
+            // It may be that only what waited went.
+            let sent = ready!(self.poll_out_with(cx, buf))?;
+            if sent > 0 {
+                return Poll::Ready(Ok(sent));
+            }
+        }
     }
 
     fn poll_write_vectored(
@@ -288,8 +332,8 @@ impl AsyncWrite for Client {
             }
             return Poll::Ready(Ok(length));
         }
-        ready!(self.poll_out(cx, &[]))?;
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+        ready!(self.poll_out(cx))?;
+        self.poll_send(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -297,12 +341,12 @@ impl AsyncWrite for Client {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_out(cx, &[]))?;
+        ready!(self.poll_out(cx))?;
         Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_out(cx, &[]))?;
+        ready!(self.poll_out(cx))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
@@ -395,7 +439,8 @@ mod tests {
         peer.set_nodelay(true).unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
         let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
-        let mut client = Client::new(tcp, digest);
+        let pace = Pace::new(Duration::from_secs(60), 0);
+        let mut client = Client::new(tcp, digest, pace);
         let (all, pieces) = (requests.concat(), pieces.to_vec());
         // Hangs up when all is sent: whoever still waits for more then hears it.
         let sender = tokio::spawn(async move {
@@ -419,7 +464,7 @@ mod tests {
                     None => assert!(client.fill().await.unwrap() > 0),
                 }
             };
-            client.admit(head);
+            client.admit(head, pace);
             let mut got = Vec::new();
             while !client.is_between_requests() {
                 let mut buffer = vec![0; *buffers.next().unwrap()];
@@ -456,5 +501,33 @@ mod tests {
                 runtime.block_on(in_time).expect("nothing more comes");
             },
         );
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_a_little_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for reads in [false, true] {
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap())
+                .await
+                .unwrap();
+            let (tcp, _) = listener.accept().await.unwrap();
+            let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
+            let mut client = Client::new(tcp, digest, Pace::new(Duration::from_millis(500), 0));
+            let reader = tokio::spawn(async move {
+                let mut pace = tokio::time::interval(Duration::from_millis(50));
+                let mut buffer = vec![0; 2 << 20];
+                while reads && matches!(peer.read(&mut buffer).await, Ok(1..)) {
+                    pace.tick().await;
+                }
+                // Open until the end.
+                std::future::pending::<()>().await;
+                drop(peer);
+            });
+            let written = client.write_all(&vec![0; 32 << 20]).await;
+            let kind = written.map_err(|error| error.kind());
+            assert_eq!(kind.is_ok(), reads, "{kind:?}");
+            assert!(reads || kind == Err(io::ErrorKind::TimedOut));
+            reader.abort();
+        }
     }
 }

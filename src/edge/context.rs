@@ -44,8 +44,6 @@ pub struct Ctx {
     pub(super) upstream_time: Option<Duration>,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
-    /// Of a body that streams: how much of it went to the node.
-    pub(super) bytes_streamed: u64,
     /// Why the gateway gives the request up, until it has said so.
     pub(super) refusal: Option<Refusal>,
     /// The code of the refusal it was answered with.
@@ -99,7 +97,6 @@ impl Ctx {
             upstream_time: None,
             bytes_in: 0,
             bytes_out: 0,
-            bytes_streamed: 0,
             refusal: None,
             refused: None,
             busy: false,
@@ -157,6 +154,20 @@ impl Ctx {
             head.append_header(http::header::SET_COOKIE, cookie)?;
         }
         Ok(())
+    }
+}
+
+/// Time since an instant, on the clock that tests can pause.
+pub(super) trait Elapsed {
+    /// How long ago it was.
+    fn elapsed_now(self) -> Duration;
+}
+
+impl Elapsed for Instant {
+    fn elapsed_now(self) -> Duration {
+        tokio::time::Instant::now()
+            .into_std()
+            .saturating_duration_since(self)
     }
 }
 

@@ -9,9 +9,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Descriptors that are never given to clients: listeners, the admin's connections, probes, files.
+/// Descriptors that are never given to clients: listeners, the admin's connections, probes, files, farewells.
 const RESERVE: u64 = 64;
+
+/// How many clients at once may be told that there is no place for them; more are told nothing.
+const FAREWELLS: usize = 24;
 
 /// Counts the connections that are open.
 pub struct Doors {
@@ -19,6 +23,7 @@ pub struct Doors {
     /// As many as the process has descriptors for.
     most: usize,
     inside: Mutex<Inside>,
+    farewells: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -41,6 +46,7 @@ impl Doors {
             dispatch,
             most: affordable(descriptors()),
             inside: Mutex::default(),
+            farewells: Arc::new(Semaphore::new(FAREWELLS)),
         })
     }
 
@@ -82,6 +88,11 @@ impl Doors {
             doors: self.clone(),
             from,
         })
+    }
+
+    /// Leave to tell one who finds no place why; `None` while as many are told.
+    pub(super) fn farewell(&self) -> Option<OwnedSemaphorePermit> {
+        self.farewells.clone().try_acquire_owned().ok()
     }
 
     /// Counts one that was turned away before its request was read.

@@ -25,6 +25,9 @@ use std::time::Duration;
 /// The error of a wait that ended because its lease was revoked.
 pub(super) const REVOKED: ErrorType = ErrorType::Custom("LeaseRevoked");
 
+/// The error of a body that was held and cannot be read back.
+pub(super) const LOST: ErrorType = ErrorType::Custom("HeldBodyLost");
+
 /// How much of a body on disk is given at once.
 const PIECE: usize = 64 << 10;
 
@@ -118,7 +121,7 @@ impl Held {
     async fn next(&mut self, idle: bool) -> Result<Option<Bytes>> {
         if let Some(file) = self.file.as_ref().filter(|_| !self.is_given()) {
             let read = file.read(self.given, PIECE).await;
-            let piece = read.or_err(ErrorType::InternalError, "reading a body that was held")?;
+            let piece = read.or_err(LOST, "reading a body that was held")?;
             self.given += piece.len() as u64;
             return Ok(Some(piece));
         }

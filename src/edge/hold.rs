@@ -67,13 +67,7 @@ pub(super) async fn read(
     pace: &mut Pace,
     room: Room<'_>,
 ) -> Result<Body, HoldError> {
-    let mut body = Body {
-        held: Some(HeldBytes {
-            budget: room.budget.clone(),
-            bytes: 0,
-        }),
-        ..Body::default()
-    };
+    let mut body = Body::default();
     if session.as_downstream_mut().is_body_done() {
         body.whole = true;
         return Ok(body);
@@ -93,7 +87,7 @@ pub(super) async fn read(
             spooled.append(&chunk, room.spool_bytes).await?;
             continue;
         }
-        body.hold(chunk, &mut more, room.held_bytes)?;
+        body.hold(chunk, &mut more, room.budget, room.held_bytes)?;
         if length > room.memory {
             let Some(spool) = room.spool else {
                 break false;
@@ -101,12 +95,16 @@ pub(super) async fn read(
             let mut begun = spool.begin().await?;
             begun.append(&body.bytes, room.spool_bytes).await?;
             begun.append(&more, room.spool_bytes).await?;
-            (body.bytes, more, body.held) = (Bytes::new(), BytesMut::new(), None);
+            (body.bytes, more) = (Bytes::new(), BytesMut::new());
+            // From here on only what waits to be written is in memory.
+            body.held = None;
+            body.charge(room.budget, Spool::IN_MEMORY as u64, room.held_bytes)?;
             spooled = Some(begun);
         }
     };
     if let Some(spooled) = spooled {
         body.file = Some(spooled.finish().await?);
+        body.held = None;
     } else if !more.is_empty() {
         body.bytes = more.freeze();
     }
@@ -137,15 +135,14 @@ impl Body {
     }
 
     /// Takes one more piece into memory: the first as it is (most bodies come in one), the others into `more`.
-    fn hold(&mut self, chunk: Bytes, more: &mut BytesMut, bound: u64) -> Result<(), HoldError> {
-        let grown = self
-            .held
-            .as_mut()
-            .is_none_or(|held| held.grow(chunk.len() as u64, bound));
-        if !grown {
-            let why = "the gateway holds as many request bodies as it may; try again soon";
-            return Err(Refusal::Overloaded(why.into()).into());
-        }
+    fn hold(
+        &mut self,
+        chunk: Bytes,
+        more: &mut BytesMut,
+        budget: &Arc<Budget>,
+        bound: u64,
+    ) -> Result<(), HoldError> {
+        self.charge(budget, chunk.len() as u64, bound)?;
         if self.bytes.is_empty() && more.is_empty() {
             self.bytes = chunk;
         } else {
@@ -153,6 +150,19 @@ impl Body {
             more.extend_from_slice(&chunk);
         }
         Ok(())
+    }
+
+    /// Takes so many bytes of what all bodies together may have in memory.
+    fn charge(&mut self, budget: &Arc<Budget>, bytes: u64, bound: u64) -> Result<(), HoldError> {
+        let held = self.held.get_or_insert_with(|| HeldBytes {
+            budget: budget.clone(),
+            bytes: 0,
+        });
+        if held.grow(bytes, bound) {
+            return Ok(());
+        }
+        let why = "the gateway holds as many request bodies as it may; try again soon";
+        Err(Refusal::Overloaded(why.into()).into())
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::client::Client;
 use super::doors::{Doors, Pass};
+use super::pace::Pace;
 use super::proxy::Edge;
 use super::serve::{farewell, serve};
 use crate::dispatch::ListenerKey;
@@ -20,11 +21,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::sleep;
-
-/// How many clients at once may be told that there is no place for them; more are told nothing.
-const FAREWELLS: usize = 64;
 
 /// Which listener of the file stands behind which bound address.
 #[derive(Default)]
@@ -185,7 +183,6 @@ struct Hall {
 
 async fn accept(listener: TcpListener, hall: Hall) {
     let mut spare = spare();
-    let farewells = Arc::new(Semaphore::new(FAREWELLS));
     let mut closing = hall.closing.clone();
     loop {
         let accepted = tokio::select! {
@@ -202,11 +199,11 @@ async fn accept(listener: TcpListener, hall: Hall) {
                     }
                     Err(fault) => {
                         hall.doors.turned_away(from, fault);
-                        if let Ok(place) = farewells.clone().try_acquire_owned() {
+                        if let Some(leave) = hall.doors.farewell() {
                             let client = hall.client(stream, from);
                             tokio::spawn(async move {
                                 farewell(client, fault).await;
-                                drop(place);
+                                drop(leave);
                             });
                         }
                     }
@@ -246,6 +243,8 @@ impl Hall {
         let _ = digest.peer_addr.set(Some(PeerAddress::Inet(from)));
         // The listener's own address, not the interface's: it names the listener, and saves a system call.
         let _ = digest.local_addr.set(Some(PeerAddress::Inet(self.address)));
-        Client::new(stream, digest)
+        let limits = self.doors.limits();
+        let pace = Pace::new(limits.client_write, limits.client_rate);
+        Client::new(stream, digest, pace)
     }
 }

@@ -105,7 +105,7 @@ impl Client {
         let peer = self
             .means
             .peers
-            .peer(target, address, &TIMEOUTS)
+            .peer(target, address, &TIMEOUTS, LONGEST)
             .map_err(|error| said(&error))?;
         let head = self.head(request)?;
         let (mut session, _) = self

@@ -1,9 +1,10 @@
 //! How a request ended: the last answer, the access line, the counts.
 
 use super::admit::{self, client};
-use super::attempt::{self, Elapsed};
-use super::context::Ctx;
+use super::attempt;
+use super::context::{Ctx, Elapsed};
 use super::held;
+use super::reply;
 use crate::telemetry::{AccessLine, Outcome};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
@@ -19,7 +20,7 @@ pub(super) async fn fail(session: &mut Session, error: &Error, ctx: &mut Ctx) ->
     let left = *error.esource() == ErrorSource::Downstream && dead && ctx.refusal.is_none();
     let client_gone = ctx.client_gone || left;
     ctx.client_gone = client_gone;
-    if client_gone || session.response_written().is_some() {
+    if client_gone || reply::answered(session).is_some() {
         return FailToProxy {
             error_code: 0,
             can_reuse_downstream: false,
@@ -32,7 +33,7 @@ pub(super) async fn fail(session: &mut Session, error: &Error, ctx: &mut Ctx) ->
         ctx.client_gone = true;
     }
     FailToProxy {
-        error_code: super::reply::status(&why).as_u16(),
+        error_code: reply::status(&why).as_u16(),
         can_reuse_downstream: false,
     }
 }
@@ -55,9 +56,7 @@ pub(super) fn close(session: &mut Session, error: Option<&Error>, ctx: &mut Ctx)
     }
     ctx.lease = None;
     if ctx.status == 0 || ctx.refused.is_some() {
-        ctx.status = session
-            .response_written()
-            .map_or(0, |head| head.status.as_u16());
+        ctx.status = reply::answered(session).map_or(0, |head| head.status.as_u16());
     }
     if ctx.bytes_out == 0 {
         ctx.bytes_out = session.body_bytes_sent() as u64;

@@ -1,11 +1,11 @@
-//! How slowly a client may send a body.
+//! How slowly a client may send a body, or take an answer.
 
 use bytes::Bytes;
 use pingora::{Error, ErrorType, Result};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// Patience with a client that sends a body.
+/// Patience with a client that sends a body, or is sent one.
 ///
 /// It starts with `most`; waiting uses it up, and every byte that comes earns some back, at `rate` bytes a
 /// second. So a client may stop for a while, and none can hold a request for ever by sending a byte now and
@@ -59,7 +59,18 @@ impl Pace {
         read
     }
 
-    fn earn(&mut self, bytes: u64) {
+    /// How long it may still be waited for.
+    pub(super) fn left(&self) -> Duration {
+        self.left
+    }
+
+    /// It was waited for.
+    pub(super) fn spend(&mut self, time: Duration) {
+        self.left = self.left.saturating_sub(time);
+    }
+
+    /// So many bytes went their way.
+    pub(super) fn earn(&mut self, bytes: u64) {
         let earned = match self.rate {
             0 => self.most,
             rate => Duration::from_nanos(bytes.saturating_mul(1_000_000_000 / rate)),
@@ -70,7 +81,7 @@ impl Pace {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        self.pace.left = self.pace.left.saturating_sub(self.since.elapsed());
+        self.pace.spend(self.since.elapsed());
     }
 }
 

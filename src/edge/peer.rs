@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Makes Pingora's peers of our targets, with every default set that Pingora leaves open.
 #[derive(Default)]
@@ -23,12 +24,13 @@ pub(super) struct Peers {
 // === impl Peers ===
 
 impl Peers {
-    /// The peer at `address`. Errors: its authority's file cannot be read.
+    /// The peer at `address`, which is frozen when it takes nothing for so long. Errors: its authority's file cannot be read.
     pub(super) fn peer(
         &self,
         target: &Target,
         address: SocketAddr,
         timeouts: &TimeoutsPlan,
+        frozen_after: Duration,
     ) -> Result<HttpPeer> {
         let server_name = target
             .tls
@@ -40,6 +42,9 @@ impl Peers {
         options.connection_timeout = Some(timeouts.connect);
         options.total_connection_timeout = Some(timeouts.connect);
         options.read_timeout = timeouts.read;
+        // While a piece of a body is written, Pingora asks for nothing else: not whether the client is there, and not
+        // whether the node is frozen. So a node that takes nothing is found frozen here.
+        options.write_timeout = Some(frozen_after);
         options.idle_timeout = Some(timeouts.idle);
         if target.h2 {
             // Without TLS there is nothing to negotiate: HTTP/2 is known beforehand, or spoken by nobody.

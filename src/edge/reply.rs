@@ -18,6 +18,7 @@ pub(super) fn status(why: &Refusal) -> StatusCode {
         Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,
         Refusal::NotFound(_) => StatusCode::NOT_FOUND,
         Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        Refusal::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Refusal::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
         // The request is good and the service lacks a machine for it: more hardware would help, another request would not.
@@ -67,6 +68,14 @@ pub(super) async fn refuse(
     send(session, ctx, head, body).await
 }
 
+/// The head of the answer that the client has; `100 Continue` and its like are none, though Pingora keeps them in the
+/// same place.
+pub(super) fn answered(session: &Session) -> Option<&ResponseHeader> {
+    session
+        .response_written()
+        .filter(|head| !head.status.is_informational() || head.status == 101)
+}
+
 /// Sends an answer of the gateway's own.
 pub(super) async fn send(
     session: &mut Session,
@@ -74,7 +83,7 @@ pub(super) async fn send(
     mut head: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
-    if session.response_written().is_some() {
+    if answered(session).is_some() {
         return Ok(());
     }
     ctx.sign(&mut head)?;

@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::doors::Doors;
 use super::head::{self, Bounds, Fault, Progress};
+use super::pace::Pace;
 use super::proxy::Edge;
 use crate::config::plan::LimitsPlan;
 use async_trait::async_trait;
@@ -111,15 +112,16 @@ async fn next(
         // One empty line before a request means nothing (RFC 9112, 2.2).
         if !skipped && client.ahead().starts_with(b"\r\n") {
             client.skip(2);
+            progress = Progress::default();
             skipped = true;
         }
         match first && !skipped {
             true if client.ahead().starts_with(H2) => return Opening::H2,
-            // The rest of four bytes is on its way.
+            // The rest of it is on its way, and may take as long as a head.
             true if H2.starts_with(client.ahead()) => {}
             _ => match head::read(client.ahead(), &mut progress, bounds) {
                 Ok(Some(head)) => {
-                    client.admit(head);
+                    client.admit(head, Pace::new(limits.client_write, limits.client_rate));
                     return Opening::Request;
                 }
                 Ok(None) => {}
@@ -139,8 +141,8 @@ async fn next(
     }
 }
 
-/// How HTTP/2 begins; no method of HTTP/1 does (RFC 9113, 3.4).
-const H2: &[u8] = b"PRI ";
+/// How HTTP/2 begins; no request of HTTP/1 does (RFC 9113, 3.4). Pingora would wait for the rest of it for ever.
+const H2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How much a client of HTTP/2 may send before the gateway has read it, on one connection.
 const WINDOW: u32 = 1 << 20;
@@ -156,6 +158,10 @@ fn word(fault: Fault) -> String {
     let Fault { status, why } = fault;
     let refusal = match status {
         StatusCode::SERVICE_UNAVAILABLE => Refusal::Overloaded(why.into()),
+        StatusCode::REQUEST_TIMEOUT => Refusal::TooSlow,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => {
+            Refusal::HeadTooLarge(why.into())
+        }
         _ => Refusal::BadRequest(why.into()),
     };
     let Shape { content_type, body } = Shape::plain(&refusal);

@@ -8,10 +8,11 @@
 //! while nothing is said (its pong goes on to the node, which may ignore it: RFC 6455, 5.5.3), and a close.
 
 use super::admit::{self, Stop};
-use super::attempt::{self, Elapsed};
+use super::attempt;
 use super::client::Client;
-use super::context::Ctx;
+use super::context::{Ctx, Elapsed};
 use super::frames::{self, Close, Frames};
+use super::held;
 use super::proxy::Edge;
 use crate::dispatch::Revocation;
 use crate::fleet::{End, Failure};
@@ -97,9 +98,10 @@ async fn shake_hands(
     let mut target = upstream.target.clone();
     // A handshake of HTTP/1.1 wants a connection of HTTP/1.1.
     target.h2 = false;
+    let plan = &journey.service.plan;
     let peer = edge
         .peers
-        .peer(&target, address, &journey.service.plan.timeouts)?;
+        .peer(&target, address, &plan.timeouts, plan.health.stall_after)?;
     let stream = edge
         .connector
         .new_stream(&peer)
@@ -140,8 +142,16 @@ async fn answer_head(session: &mut Session, ctx: &mut Ctx, mut head: ResponseHea
 
 /// The body of an answer that is no 101: the node refused the socket and says why.
 async fn answer_body(session: &mut Session, ctx: &mut Ctx, node: &mut NodeSession) -> Result<()> {
+    node.read_timeout = Some(HANDSHAKE);
+    let mut revocation = ctx.lease.as_ref().map(|lease| lease.revocation());
     loop {
-        match node.read_response_task().await? {
+        let task = tokio::select! {
+            task = node.read_response_task() => task?,
+            () = revoked(&mut revocation) => {
+                return Error::e_explain(held::REVOKED, "the node is frozen or has left");
+            }
+        };
+        match task {
             HttpTask::Body(bytes, end) => {
                 ctx.bytes_out += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 session.write_response_body(bytes, end).await?;

@@ -15,9 +15,6 @@ use tokio::task::spawn_blocking;
 /// The folder in `data_dir`.
 const FOLDER: &str = "spool";
 
-/// How much is written at once: one trip to the disk's threads for several pieces of the network's.
-const AT_ONCE: usize = 256 << 10;
-
 /// Where long bodies are kept.
 #[derive(Debug)]
 pub struct Spool {
@@ -56,6 +53,10 @@ pub enum SpoolError {
 // === impl Spool ===
 
 impl Spool {
+    /// How much of a body that comes is in memory: so much is written at once, one trip to the disk's threads for several
+    /// pieces of the network's.
+    pub const IN_MEMORY: usize = 256 << 10;
+
     /// The spool of a data directory; its folder is made, and emptied of what has no business there.
     ///
     /// Errors: the folder cannot be made or written to.
@@ -126,7 +127,7 @@ impl Spooled {
         }
         self.length += more;
         self.pending.extend_from_slice(bytes);
-        if self.pending.len() >= AT_ONCE {
+        if self.pending.len() >= Spool::IN_MEMORY {
             self.write().await?;
         }
         Ok(())

@@ -153,3 +153,47 @@ async fn a_client_that_waits_for_100_is_told_to_go_on_and_one_too_large_is_not()
     let refused = scene.raw(head(2_000_000).as_bytes()).await;
     assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
 }
+
+/// Sends a head that waits for `100 Continue`, then a body, and reads the answer proper.
+async fn after_100(scene: &Scene) -> String {
+    let head = "POST /work HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+    let mut stream = scene.connect().await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.unwrap();
+    until_closed(&mut stream).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_told_to_go_on_is_refused_and_retried_like_any_other() {
+    let nodes = nodes(2).await;
+    let more = format!("{RETRIED}\nqueue: {{max: 0}}");
+    let yaml = without_other_health(&any(&[(&nodes[0], 1), (&nodes[1], 1)], &more));
+    let scene = Scene::start(&yaml).await;
+    nodes[0].set(|knobs| knobs.drop = Drop::BeforeHead);
+    let answer = after_100(&scene).await;
+    assert!(answer.contains("tabane-node: b/http"), "{answer}");
+    nodes[1].set(|knobs| knobs.drop = Drop::BeforeHead);
+    let answer = after_100(&scene).await;
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    for node in &nodes {
+        node.set(|knobs| knobs.drop = Drop::Never);
+    }
+    let taken = ["/slow?ms=60000", "/slow?ms=60000"].map(|path| {
+        let url = scene.url(path);
+        tokio::spawn(async move {
+            let client = Client::builder(TokioExecutor::new()).build_http();
+            let _ = client
+                .request(Request::get(url).body(Full::<Bytes>::default()).unwrap())
+                .await;
+        })
+    });
+    scene.until_metric("tabane_endpoint_slots_used", 2.0).await;
+    let answer = after_100(&scene).await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    for task in taken {
+        task.abort();
+    }
+}

@@ -147,6 +147,24 @@ async fn a_client_that_leaves_closes_its_upstream_and_frees_its_slot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_is_seen_to_leave_though_it_had_begun_to_say_more() {
+    let nodes = nodes(1).await;
+    let scene = Scene::start(&any(&[(&nodes[0], 1)], "cool_down: 20ms")).await;
+    for more in ["\r\n", "GET /next HTTP/1.1\r\nHost: a\r\n\r\n", "x"] {
+        let mut stream = scene.connect().await;
+        let request = "GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream
+            .write_all(format!("{request}{more}").as_bytes())
+            .await
+            .unwrap();
+        nodes[0].until(|seen| seen.at_work == 1).await;
+        drop(stream);
+        let seen = nodes[0].until(|seen| seen.at_work == 0).await;
+        assert!(!seen.paths.contains(&"/next".to_owned()), "{more:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_socket_talks_both_ways_and_takes_no_slot() {
     let nodes = nodes(1).await;
     let scene = Scene::start(&any(&[(&nodes[0], 1)], "")).await;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tabane_sim::{Drop, Knobs, Node};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// Clients that send one request after the other until they are told to stop; panics on any answer but 200.
@@ -177,6 +179,42 @@ async fn a_frozen_node_is_out_within_stall_after_and_its_requests_go_elsewhere()
     assert_eq!(first.await.unwrap().status, StatusCode::OK);
     nodes[0].set(|knobs| *knobs = Knobs::named("a", 1));
     scene.until_state("a/http", "up").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_freezes_while_it_takes_a_body_is_let_go_of_and_another_gets_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stuck = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut begin = [0; 3];
+            // From the first request that is no probe nothing is read any more; connections stay open.
+            let probed =
+                open.is_empty() && stream.read_exact(&mut begin).await.is_ok() && &begin == b"GET";
+            if probed {
+                let well = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(well).await;
+            } else {
+                open.push(stream);
+            }
+        }
+    });
+    let other = nodes(1).await;
+    let scene = Scene::start(&format!(
+        "nodes:\n  a: {{url: \"http://{address}\"}}\n  b: {{url: \"{}\"}}\n{}",
+        other[0].url(),
+        "services:\n  any: {kind: http, pool: [a, b], routes: [/], policy: first, retry: unsafe, body: {hold: 64MiB}, health: {interval: 50ms, timeout: 50ms, fall: 2, stall_after: 500ms}}\n"
+    ))
+    .await;
+    // More than the system takes for a connection on its own.
+    let reply = scene.post("/work", tabane_sim::pattern(30_000_000)).await;
+    assert_eq!(
+        (reply.status, reply.header("tabane-node")),
+        (StatusCode::OK, "b/http")
+    );
+    assert_eq!(reply.json()["bytes"], 30_000_000);
+    stuck.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,14 @@
 //! Clients that mean harm, or whose bytes could be read in two ways: they are cut, and everybody else goes on.
 
 use crate::scene::{Scene, any, eventually, nodes, until_closed};
+use bytes::Bytes;
+use futures::StreamExt;
 use futures::future::join_all;
-use http::StatusCode;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,7 +171,7 @@ async fn drip(
 async fn heads_that_drip_are_cut_and_others_go_on() {
     let nodes = nodes(1).await;
     let yaml = any(&[(&nodes[0], 9)], "");
-    let scene = Arc::new(Scene::start(&format!("limits: {{client_head: 700ms}}\n{yaml}")).await);
+    let scene = Arc::new(Scene::start(&format!("limits: {{client_head: 3s}}\n{yaml}")).await);
     for answer in drip(scene, 300, "GET / HTTP/1.1\r\nHost: a\r\nX: ", b"x").await {
         assert_eq!(status(&answer), 408, "{answer}");
     }
@@ -260,4 +266,95 @@ async fn connections_past_the_bounds_are_told_so_and_places_are_given_back() {
         }
         again = scene.connect().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_of_http_2_that_never_ends_is_cut_like_a_head() {
+    let nodes = nodes(1).await;
+    let yaml = any(&[(&nodes[0], 9)], "");
+    let scene = Scene::start(&format!("limits: {{client_head: 1s}}\n{yaml}")).await;
+    for begun in ["P", "PRI ", "PRI * HTTP/2.0\r\n\r\nSM"] {
+        let mut stream = scene.connect().await;
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let answer = until_closed(&mut stream).await;
+        assert_eq!(status(&answer), 408, "{begun:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_line_before_a_request_may_come_in_halves() {
+    let nodes = nodes(1).await;
+    let scene = Scene::start(&any(&[(&nodes[0], 9)], "")).await;
+    let mut stream = scene.connect().await;
+    stream.set_nodelay(true).unwrap();
+    for piece in [
+        "\r",
+        "\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r",
+        "\n",
+    ] {
+        stream.write_all(piece.as_bytes()).await.unwrap();
+        // The halves must not be read at once.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let answer = until_closed(&mut stream).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_2_heads_are_bounded_and_a_body_ends_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let node = tokio::spawn({
+        let seen = seen.clone();
+        async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let seen = seen.clone();
+                tokio::spawn(async move {
+                    let mut bytes = Vec::new();
+                    while matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+                        let probe = bytes.starts_with(b"GET") && bytes.ends_with(b"\r\n\r\n");
+                        if probe || bytes.ends_with(b"0\r\n\r\n") {
+                            let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                            stream.write_all(ok).await.unwrap();
+                        }
+                    }
+                    if bytes.starts_with(b"POST") {
+                        seen.lock().extend(bytes);
+                    }
+                });
+            }
+        }
+    });
+    let service = "services:\n  any: {kind: http, pool: [a], routes: [/], body: stream}\n";
+    let scene = Scene::start(&format!(
+        "nodes:\n  a: {{url: \"{url}\", slots: 9}}\n{service}"
+    ))
+    .await;
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http();
+    // A body whose length is not known, and whose end comes in a frame of its own.
+    let pieces = futures::stream::iter(["hello", " world"])
+        .map(|piece| Ok::<_, std::io::Error>(Frame::data(Bytes::from(piece))));
+    let request = Request::post(scene.url("/")).body(StreamBody::new(pieces).boxed_unsync());
+    let answer = client.request(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut many = Request::get(scene.url("/"));
+    for i in 0..200 {
+        many = many.header(format!("x-{i}"), "x");
+    }
+    let nothing = http_body_util::Empty::new().map_err(|never| match never {});
+    let refused = client
+        .request(many.body(nothing.boxed_unsync()).unwrap())
+        .await;
+    assert_eq!(
+        refused.unwrap().status(),
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    );
+    drop(scene);
+    eventually("the node's connection ends", || !seen.lock().is_empty()).await;
+    let text = String::from_utf8(seen.lock().clone()).unwrap();
+    assert_eq!(text.matches("0\r\n\r\n").count(), 1, "{text:?}");
+    node.abort();
 }

@@ -148,3 +148,17 @@ async fn a_large_message_goes_both_ways_while_pings_are_sent() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_opens_whatever_the_policy_looks_for() {
+    let nodes = nodes(2).await;
+    let more = "policy: {hash: {key: [{json: session}, {query: session}]}}";
+    let scene = Scene::start(&any(&[(&nodes[0], 1), (&nodes[1], 1)], more)).await;
+    for _ in 0..4 {
+        let mut socket = socket(&scene).await;
+        let hello = Message::text("hello");
+        socket.send(hello.clone()).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), hello);
+    }
+    assert_eq!((scene.state("a/http"), scene.state("b/http")), ("up", "up"));
+}

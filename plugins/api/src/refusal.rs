@@ -19,8 +19,11 @@ pub enum Refusal {
         /// The bound, in bytes.
         max: u64,
     },
-    /// The client takes too long over the body.
-    #[error("the body of the request came too slowly")]
+    /// The request's line or headers are longer, or more, than may be.
+    #[error("{0}")]
+    HeadTooLarge(String),
+    /// The client takes too long to send the request.
+    #[error("the request came too slowly")]
     TooSlow,
     /// As many wait as may.
     #[error("the queue of service `{service}` is full: {waiting} are waiting")]
@@ -73,6 +76,7 @@ impl Refusal {
             Refusal::Unauthorized(_) => "unauthorized",
             Refusal::NotFound(_) => "not_found",
             Refusal::BodyTooLarge { .. } => "body_too_large",
+            Refusal::HeadTooLarge(_) => "head_too_large",
             Refusal::TooSlow => "too_slow",
             Refusal::QueueFull { .. } => "queue_full",
             Refusal::WaitedTooLong { .. } => "waited_too_long",

@@ -230,7 +230,6 @@ async fn work(
     Ok(pieces(&knobs, content_type, content))
 }
 
-/// Sends a body back while it arrives.
 /// A body and a line behind it, as gRPC has it.
 fn trailers() -> Response<Body> {
     let mut behind = http::HeaderMap::new();
@@ -246,6 +245,7 @@ fn trailers() -> Response<Body> {
     response
 }
 
+/// Sends a body back while it arrives.
 fn echo(at_work: AtWork, request: Request<Incoming>) -> Response<Body> {
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let body = request.into_body().into_data_stream();
