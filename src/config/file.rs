@@ -118,11 +118,11 @@ pub(crate) struct Limits {
     pub(crate) client_head: Field<Span>,
     /// How long a client may be silent within a body, or fall behind `client_rate`; 60s. Past it, 408.
     pub(crate) client_read: Field<Span>,
-    /// How long a client may take to accept a piece of an answer, 64 KiB at most; 60s.
+    /// How long a client may take nothing of an answer, or fall behind `client_rate`; 60s. Past it, it is cut.
     pub(crate) client_write: Field<Span>,
-    /// Bytes per second that a request's body has to come with; 1KiB. 0: any.
+    /// Bytes per second at which a request's body has to come, and an answer to be taken; 1KiB. 0: any.
     pub(crate) client_rate: Field<Size>,
-    /// How long the head of a request may be; 64KiB. Past it, 431.
+    /// How long the head of a request may be; 64KiB. Past it, 431, or 414 where its first line is that long.
     pub(crate) head_bytes: Field<Size>,
     /// How many lines of headers it may have, up to 256; 128. Past it, 431.
     pub(crate) head_lines: Field<u64>,

@@ -1,6 +1,7 @@
 use crate::config::plan::{Target, TimeoutsPlan};
 use parking_lot::Mutex;
 use pingora::ErrorType::InvalidCert;
+use pingora::protocols::l4::ext::TcpKeepalive;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::{ALPN, HttpPeer};
 use pingora::utils::tls::{WrappedX509, parse_x509};
@@ -13,6 +14,12 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// After so long without a word, the system asks whether a node's machine is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// The system counts in 32 bits of milliseconds.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Makes Pingora's peers of our targets, with every default set that Pingora leaves open.
 #[derive(Default)]
@@ -42,9 +49,15 @@ impl Peers {
         options.connection_timeout = Some(timeouts.connect);
         options.total_connection_timeout = Some(timeouts.connect);
         options.read_timeout = timeouts.read;
-        // While a piece of a body is written, Pingora asks for nothing else: not whether the client is there, and not
-        // whether the node is frozen. So a node that takes nothing is found frozen here.
-        options.write_timeout = Some(frozen_after);
+        // While a node takes nothing of a body, Pingora asks neither whether the client is there nor whether the node is
+        // frozen, and a timeout of its own it survives. The system's it does not: it ends the connection.
+        options.tcp_keepalive = Some(TcpKeepalive {
+            idle: KEEP_ALIVE,
+            interval: KEEP_ALIVE / 4,
+            count: 4,
+            #[cfg(target_os = "linux")]
+            user_timeout: frozen_after.min(A_DAY),
+        });
         options.idle_timeout = Some(timeouts.idle);
         if target.h2 {
             // Without TLS there is nothing to negotiate: HTTP/2 is known beforehand, or spoken by nobody.

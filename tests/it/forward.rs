@@ -152,7 +152,7 @@ async fn a_client_that_leaves_is_seen_to_leave_though_it_had_begun_to_say_more()
     let scene = Scene::start(&any(&[(&nodes[0], 1)], "cool_down: 20ms")).await;
     for more in ["\r\n", "GET /next HTTP/1.1\r\nHost: a\r\n\r\n", "x"] {
         let mut stream = scene.connect().await;
-        let request = "GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n";
+        let request = "GET /slow?ms=6000000 HTTP/1.1\r\nHost: a\r\n\r\n";
         stream
             .write_all(format!("{request}{more}").as_bytes())
             .await

@@ -201,10 +201,12 @@ async fn a_node_that_freezes_while_it_takes_a_body_is_let_go_of_and_another_gets
         }
     });
     let other = nodes(1).await;
+    let data = tempfile::tempdir().unwrap();
     let scene = Scene::start(&format!(
-        "nodes:\n  a: {{url: \"http://{address}\"}}\n  b: {{url: \"{}\"}}\n{}",
+        "data_dir: {}\nnodes:\n  a: {{url: \"http://{address}\"}}\n  b: {{url: \"{}\"}}\n{}",
+        data.path().display(),
         other[0].url(),
-        "services:\n  any: {kind: http, pool: [a, b], routes: [/], policy: first, retry: unsafe, body: {hold: 64MiB}, health: {interval: 50ms, timeout: 50ms, fall: 2, stall_after: 500ms}}\n"
+        "services:\n  any: {kind: http, pool: [a, b], routes: [/], policy: first, retry: unsafe, health: {interval: 50ms, timeout: 50ms, fall: 2, stall_after: 500ms}}\n"
     ))
     .await;
     // More than the system takes for a connection on its own.

@@ -289,7 +289,8 @@ async fn an_empty_line_before_a_request_may_come_in_halves() {
     stream.set_nodelay(true).unwrap();
     for piece in [
         "\r",
-        "\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r",
+        "\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r",
         "\n",
     ] {
         stream.write_all(piece.as_bytes()).await.unwrap();

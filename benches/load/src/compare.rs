@@ -3,6 +3,7 @@
 
 use crate::Compare;
 use crate::client::{Connection, as_fast_as_it_goes, at_a_rate, open};
+use crate::process::Tree;
 use crate::rivals::{RIVALS, Rival, Running, nodes};
 use crate::table::Table;
 use anyhow::{Result, bail};
@@ -123,19 +124,37 @@ impl Measure<'_> {
 
     async fn bulk(&mut self, rival: Rival, running: &Running) -> Result<()> {
         let tree = running.tree()?;
-        let mut connection = Connection::open(running.address).await?;
-        let before = tree.cpu()?;
-        connection.get(&format!("/bulk/{BULK}")).await?;
-        let between = tree.cpu()?;
-        connection.post("/", BULK).await?;
-        let after = tree.cpu()?;
-        for (row, cpu) in [
-            ("CPU a GiB, down", between - before),
-            ("CPU a GiB, up", after - between),
-        ] {
-            let ms = cpu.as_secs_f64() * 1e3;
-            self.table.add(row, "ms", rival.name(), ms);
+        let streams = Connection::open(running.address).await?;
+        self.bytes(rival, tree, "CPU a GiB, down", streams, true)
+            .await?;
+        let streams = Connection::open(running.address).await?;
+        self.bytes(rival, tree, "CPU a GiB, up", streams, false)
+            .await?;
+        if let Some(holds) = running.holds {
+            let row = "CPU a GiB, up, held on disk first";
+            let held = Connection::open(holds).await?;
+            self.bytes(rival, tree, row, held, false).await?;
         }
+        let peak = tree.peak()? as f64 / 1e6;
+        self.table.add("memory at most", "MB", rival.name(), peak);
+        Ok(())
+    }
+
+    async fn bytes(
+        &mut self,
+        rival: Rival,
+        tree: Tree,
+        row: &str,
+        mut connection: Connection,
+        down: bool,
+    ) -> Result<()> {
+        let before = tree.cpu()?;
+        match down {
+            true => connection.get(&format!("/bulk/{BULK}")).await?,
+            false => connection.post("/", BULK).await?,
+        }
+        let ms = (tree.cpu()? - before).as_secs_f64() * 1e3;
+        self.table.add(row, "ms", rival.name(), ms);
         Ok(())
     }
 

@@ -21,17 +21,21 @@ impl Tree {
     /// Memory that is really there, in bytes, pages shared between them counted once.
     /// Source: `Pss` of `/proc/PID/smaps_rollup`.
     pub fn memory(self) -> Result<u64> {
-        let mut kib = 0;
+        let mut all = 0;
         for pid in self.pids()? {
-            let path = format!("/proc/{pid}/smaps_rollup");
-            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-            kib += text
-                .lines()
-                .find_map(|line| line.strip_prefix("Pss:"))
-                .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok())
-                .with_context(|| format!("no Pss in {path}"))?;
+            all += kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:")? * 1024;
         }
-        Ok(kib * 1024)
+        Ok(all)
+    }
+
+    /// The most memory that any of them ever had, pages of files among it, in bytes. Source: `VmHWM` of
+    /// `/proc/PID/status`.
+    pub fn peak(self) -> Result<u64> {
+        let mut peak = 0;
+        for pid in self.pids()? {
+            peak = peak.max(kib(&format!("/proc/{pid}/status"), "VmHWM:")? * 1024);
+        }
+        Ok(peak)
     }
 
     fn pids(self) -> Result<Vec<u32>> {
@@ -46,6 +50,16 @@ impl Tree {
         }
         Ok(pids)
     }
+}
+
+/// A line of a file that says so many `kB`.
+fn kib(path: &str, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+    lines
+        .filter_map(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .next()
+        .with_context(|| format!("no {name} in {path}"))
 }
 
 /// A field of `/proc/PID/stat`, counted from the state, which is 0: names may hold spaces.

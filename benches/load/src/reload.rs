@@ -50,7 +50,7 @@ async fn memory(tabane: &Path, ports: &[u16], table: &mut Table) -> Result<()> {
     let end = tree.memory()?;
     let mb = |bytes: u64| bytes as f64 / 1e6;
     table.line(format!(
-        "Memory is {:.1} MB after {WARM} reloads and {:.1} MB after {AGAIN}.",
+        "Memory is {:.1} MB after {WARM} reloads of {FEW} nodes, and {:.1} MB after {AGAIN}.",
         mb(warm),
         mb(end)
     ));

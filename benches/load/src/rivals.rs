@@ -1,5 +1,6 @@
 //! Starting what is measured, each with as many threads as the machine has cores, an access log that goes nowhere,
-//! kept connections to the same two nodes, and bodies passed on as they come.
+//! kept connections to the same two nodes, and bodies passed on as they come. Those that can hold bodies until they are
+//! whole do so on a second port.
 
 use crate::client::Connection;
 use crate::process::Tree;
@@ -42,12 +43,12 @@ impl Rival {
     /// Errors: it is not installed, or does not answer in time.
     pub async fn start(self, tabane: &Path, nodes: &[u16]) -> Result<Running> {
         let folder = tempfile::tempdir()?;
-        let port = free_port()?;
+        let (port, holds) = (free_port()?, free_port()?);
         let threads = std::thread::available_parallelism()?.get();
         let config = folder.path().join("config");
         let mut command = match self {
             Rival::Tabane => {
-                fs::write(&config, tabane_config(port, nodes))?;
+                fs::write(&config, tabane_config([port, holds], nodes))?;
                 let mut command = Command::new(tabane);
                 command.arg("run").arg("-c").arg(&config);
                 command
@@ -59,7 +60,10 @@ impl Rival {
                 command
             }
             Rival::Nginx => {
-                fs::write(&config, nginx_config(folder.path(), port, nodes, threads))?;
+                fs::write(
+                    &config,
+                    nginx_config(folder.path(), [port, holds], nodes, threads),
+                )?;
                 let mut command = Command::new("nginx");
                 command.arg("-c").arg(&config).arg("-e").arg("stderr");
                 command
@@ -79,6 +83,9 @@ impl Rival {
         let mut running = Running::begin(command, folder, port)
             .with_context(|| format!("cannot start {}", self.name()))?;
         running.answers(self.name()).await?;
+        if matches!(self, Rival::Tabane | Rival::Nginx) {
+            running.holds = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, holds)));
+        }
         Ok(running)
     }
 }
@@ -88,6 +95,8 @@ pub struct Running {
     child: Child,
     _folder: TempDir,
     pub address: SocketAddr,
+    /// Where bodies are held before they go on, in memory first and then on disk.
+    pub holds: Option<SocketAddr>,
 }
 
 impl Running {
@@ -102,6 +111,7 @@ impl Running {
             child,
             _folder: folder,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            holds: None,
         })
     }
 
@@ -173,26 +183,29 @@ pub fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn tabane_config(port: u16, nodes: &[u16]) -> String {
+fn tabane_config([port, holds]: [u16; 2], nodes: &[u16]) -> String {
     let pool: Vec<_> = nodes
         .iter()
         .map(|port| format!("{{url: \"http://127.0.0.1:{port}\", slots: 1024}}"))
         .collect();
     format!(
-        "listen: [{{address: 127.0.0.1:{port}, service: any}}]
+        "listen:
+  - {{address: 127.0.0.1:{port}, service: any}}
+  - {{address: 127.0.0.1:{holds}, service: holds}}
 admin: off
+data_dir: data
 limits: {{connections: 20000, connections_per_address: 20000}}
+pools:
+  all: [{pool}]
 services:
-  any:
-    kind: http
-    pool: [{pool}]
-    body: stream
+  any: {{kind: http, pool: all, body: stream}}
+  holds: {{kind: http, pool: all}}
 ",
         pool = pool.join(", "),
     )
 }
 
-fn nginx_config(folder: &Path, port: u16, nodes: &[u16], threads: usize) -> String {
+fn nginx_config(folder: &Path, [port, holds]: [u16; 2], nodes: &[u16], threads: usize) -> String {
     let folder = folder.display();
     let servers: String = nodes
         .iter()
@@ -206,7 +219,7 @@ pid {folder}/pid;
 error_log stderr crit;
 events {{ worker_connections 8192; }}
 http {{
-    access_log /dev/null;
+    access_log /dev/null combined buffer=64k flush=1s;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -219,16 +232,17 @@ http {{
         keepalive 1024;
         keepalive_requests 1000000000;
     }}
+    proxy_http_version 1.1;
+    proxy_set_header Connection \"\";
+    proxy_max_temp_file_size 0;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
-        location / {{
-            proxy_pass http://nodes;
-            proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
-            proxy_buffering on;
-            proxy_max_temp_file_size 0;
-            proxy_request_buffering off;
-        }}
+        location / {{ proxy_pass http://nodes; proxy_request_buffering off; }}
+    }}
+    server {{
+        listen 127.0.0.1:{holds};
+        client_body_buffer_size 1m;
+        location / {{ proxy_pass http://nodes; }}
     }}
 }}
 "

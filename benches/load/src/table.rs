@@ -72,10 +72,9 @@ impl fmt::Display for Table {
             writeln!(f)?;
         }
         if !self.rows.is_empty() {
-            let base = BASE;
             writeln!(
                 f,
-                "\nMedians; in brackets the ratio to {base}, round by round.\n"
+                "\nMedians; in brackets the ratio to {BASE}, round by round. Memory at rest and of\nconnections is measured once, before anything else.\n"
             )?;
         }
         for line in &self.lines {
