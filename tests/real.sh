@@ -143,6 +143,20 @@ up() {
 }
 until_ready "the simulated farm" up 18301 18302
 
+if imports websockets; then
+    # It says nothing for longer than any timeout of the gateway or of Pingora's; looked at in the end.
+    "$PYTHON" -c "
+import asyncio, websockets
+async def wait():
+    async with websockets.connect('ws://127.0.0.1:18300/ws', ping_interval=None) as socket:
+        await socket.recv()
+        await asyncio.sleep(130)
+        await socket.send('still here')
+        assert await socket.recv() == 'still here'
+asyncio.run(wait())" >>"$scratch/log" 2>&1 &
+    idle=$!
+fi
+
 # --- clients ---------------------------------------------------------------------------------------------
 
 url=http://127.0.0.1:18300
@@ -254,6 +268,10 @@ if [ "${nginx:-}" ] && has curl; then
         [ \"\$(curl -sS -o /dev/null -w '%{http_code}' -H \"If-None-Match: \$tag\" $file)\" = 304 ]"
 else
     skip "nginx (or curl) is not installed"
+fi
+if [ "${idle:-}" ]; then
+    what="an idle WebSocket is open after 130 s"
+    check wait "$idle"
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

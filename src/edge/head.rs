@@ -192,6 +192,13 @@ impl<'a> Fields<'a> {
         if !is_token(name) {
             return Err(bad("the name of a header is no token"));
         }
+        // A server that hands its headers to CGI or WSGI reads the two as one.
+        if [&b"content_length"[..], b"transfer_encoding"]
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name))
+        {
+            return Err(bad("a header could be taken for the body's length"));
+        }
         if !value
             .iter()
             .all(|b| matches!(b, b'\t' | b' '..=b'~' | 0x80..))

@@ -57,6 +57,8 @@ async fn a_head_that_reads_two_ways_is_refused_and_reaches_no_node() {
         (post("Content-Length: 5\r\nContent-Length: 6"), 400),
         (post("Content-Length: 5, 5"), 400),
         (post("Content-Length: +5"), 400),
+        (post("Content_Length: 5\r\nTransfer-Encoding: chunked"), 400),
+        (post("Content-Length: 5\r\nTransfer_Encoding: chunked"), 400),
         (post("Content-Length: 0x5"), 400),
         (post("Content-Length: 5\r\nTransfer-Encoding: chunked"), 400),
         (

@@ -136,6 +136,11 @@ fn whole(head: &[u8]) -> Second<'_> {
         let (name, value) = (&line[..colon], blanks_off(&line[colon + 1..]));
         // A folded line begins with a blank, which is no token either.
         rule(is_token(name), 400);
+        let dashed = String::from_utf8_lossy(name)
+            .replace('_', "-")
+            .to_ascii_lowercase();
+        let framing = dashed == "content-length" || dashed == "transfer-encoding";
+        rule(!framing || !name.contains(&b'_'), 400);
         let control = |byte: &u8| matches!(byte, 0..=8 | 10..=31 | 127);
         rule(!value.iter().any(control), 400);
         fields.push((name, value));
