@@ -174,9 +174,14 @@ impl Dispatch {
         }
     }
 
+    /// Whether the gateway goes down and takes no new work.
+    pub fn is_closing(&self) -> bool {
+        self.0.closing.load(Ordering::Acquire)
+    }
+
     /// Whether new work is taken and some pool could take it.
     pub fn is_ready(&self) -> bool {
-        if self.0.closing.load(Ordering::Acquire) || self.world().is_none() {
+        if self.is_closing() || self.world().is_none() {
             return false;
         }
         let core = self.0.core.lock();

@@ -99,6 +99,11 @@ impl Router {
                 "the path leads to another service once `.`, `..`, `//` and needless percent signs are resolved; ask for `{path}`"
             )));
         }
+        if loosely(raw).is_some_and(|path| self.find(host, &path) != found) {
+            return Err(Refusal::BadRequest(
+                "the path leads to another service where `%2f`, `%5c` or a backslash is taken for a slash".into(),
+            ));
+        }
         match found {
             Some(leads) => Ok((leads, path)),
             None => Err(Refusal::NotFound(format!(
@@ -107,6 +112,28 @@ impl Router {
             ))),
         }
     }
+}
+
+/// How servers read a path that take an encoded slash, or a backslash, for a slash (nginx, uvicorn, Windows' own);
+/// `None` where it has none.
+fn loosely(raw: &str) -> Option<String> {
+    let mut loose = String::new();
+    let mut rest = raw;
+    while let Some(at) = rest.find(['%', '\\']) {
+        loose.push_str(&rest[..at]);
+        let escape = rest.get(at..at + 3).unwrap_or_default();
+        let slash = if rest[at..].starts_with('\\') {
+            1
+        } else if escape.eq_ignore_ascii_case("%2f") || escape.eq_ignore_ascii_case("%5c") {
+            3
+        } else {
+            0
+        };
+        loose.push(if slash > 0 { '/' } else { '%' });
+        rest = &rest[at + slash.max(1)..];
+    }
+    loose.push_str(rest);
+    (loose != raw).then(|| normalise(&loose).into_owned())
 }
 
 fn longest(paths: &Paths, path: &str) -> Option<Leads> {
@@ -270,6 +297,11 @@ mod tests {
             "/./admin",
             "/admin/../x",
             "/x/%2e%2e/admin/y",
+            "/admin%2Fx",
+            "/x/..%2fadmin",
+            "/%5cadmin",
+            "\\admin",
+            "/x\\..\\admin",
         ] {
             assert!(
                 matches!(router.route("h", raw), Err(Refusal::BadRequest(_))),

@@ -2,6 +2,7 @@
 
 use super::context::Ctx;
 use super::hold::{self, HoldError};
+use super::hop;
 use super::proxy::Edge;
 use super::{reply, tunnel};
 use crate::dispatch::{Journey, Lease, LiveService, Step};
@@ -61,6 +62,7 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
     service.budget.earn(service.plan.retry.budget);
     ctx.journey = Some(journey);
 
+    let socket = is_websocket(session.req_header())?;
     let declared = content_length(&session.req_header().headers);
     if let (Some(max), Some(length)) = (service.plan.body.max, declared)
         && length > max
@@ -90,7 +92,7 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
         }
         step => step,
     };
-    if is_websocket(session.req_header()) && matches!(step, Step::Lease) {
+    if socket && matches!(step, Step::Lease) {
         journey_of(ctx)?.without_slot();
         lease(edge, session, ctx).await?;
         tunnel::run(edge, session, ctx).await?;
@@ -146,6 +148,14 @@ fn enter(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<Journey, S
     if head.headers.len() > ctx.limits().head_lines {
         let why = "the request has too many header lines";
         return Err(Refusal::HeadTooLarge(why.into()).into());
+    }
+    // Over HTTP/1 the head was read by `head.rs`.
+    let path = head.raw_path();
+    if !path.starts_with(b"/")
+        && head.version == Version::HTTP_2
+        && !(path == b"*" && head.method == Method::OPTIONS)
+    {
+        return Err(Refusal::BadRequest("the path does not begin with `/`".into()).into());
     }
     let listener = edge
         .bound
@@ -208,7 +218,9 @@ async fn hold_body(
 
 /// Tells a client that waits for it to send its body.
 async fn go_on(session: &mut Session, ctx: &mut Ctx) -> Result<(), Stop> {
-    let expects = session.req_header().headers.contains_key(header::EXPECT);
+    let head = session.req_header();
+    // HTTP/1.0 knows no answers before the answer (RFC 9110, 10.1.1).
+    let expects = head.headers.contains_key(header::EXPECT) && head.version > Version::HTTP_10;
     if expects && !ctx.continued {
         ctx.continued = true;
         let client = session.as_downstream_mut();
@@ -323,20 +335,38 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
         .ok()
 }
 
-/// RFC 6455, 4.1.
-fn is_websocket(head: &RequestHeader) -> bool {
-    let says = |name, token: &str| {
-        let values = head
-            .headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        values
-            .flat_map(|value| value.split(','))
-            .any(|value| value.trim().eq_ignore_ascii_case(token))
+/// Whether this is a WebSocket's handshake. `Upgrade` to anything else is not ours to grant: such a request is served as
+/// if it had not asked (RFC 9110, 7.8).
+///
+/// Errors: it wants to be one and is not whole (RFC 6455, 4.2.1). Whoever let that pass would carry something else.
+fn is_websocket(head: &RequestHeader) -> Result<bool, Refusal> {
+    let mut upgrades = head.headers.get_all(header::UPGRADE).iter();
+    let (Some(upgrade), None) = (upgrades.next(), upgrades.next()) else {
+        return Ok(false);
     };
-    head.method == Method::GET
+    let says = |name, wanted: &str| {
+        let value = head.headers.get(name).and_then(|value| value.to_str().ok());
+        value.is_some_and(|value| value.trim().eq_ignore_ascii_case(wanted))
+    };
+    let asks = upgrade
+        .as_bytes()
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"websocket")
         && head.version == Version::HTTP_11
-        && says(header::UPGRADE, "websocket")
-        && says(header::CONNECTION, "upgrade")
+        && hop::names(&head.headers, header::UPGRADE.as_str());
+    if !asks {
+        return Ok(false);
+    }
+    let key = head.headers.get(header::SEC_WEBSOCKET_KEY);
+    let whole = head.method == Method::GET
+        && says(header::SEC_WEBSOCKET_VERSION, "13")
+        && key.is_some_and(|key| key.as_bytes().trim_ascii().len() == 24);
+    let bare = content_length(&head.headers).unwrap_or(0) == 0
+        && !head.headers.contains_key(header::TRANSFER_ENCODING);
+    match whole && bare {
+        true => Ok(true),
+        false => Err(Refusal::BadRequest(
+            "this is not the handshake of a WebSocket (RFC 6455, 4.2.1)".into(),
+        )),
+    }
 }

@@ -14,6 +14,7 @@ use super::reply;
 use crate::fleet::{End, Failure};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use memchr::{memchr2, memmem};
 use pingora::ErrorType::{HTTPStatus, ReadTimedout, WriteTimedout};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
@@ -76,7 +77,14 @@ pub(super) async fn begin(
         // Counted as it goes by, from its beginning.
         ctx.bytes_in = 0;
     }
-    held::wrap(session, &ctx.body, ctx.pace(), Some(revocation), &ctx.slot);
+    held::wrap(
+        session,
+        &ctx.body,
+        ctx.pace(),
+        Some(revocation),
+        &edge.dispatch,
+        &ctx.slot,
+    );
     Ok(Box::new(peer))
 }
 
@@ -87,6 +95,26 @@ pub(super) fn request_head(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()
     }
     if head.headers.contains_key(header::EXPECT) {
         head.remove_header(&header::EXPECT);
+    }
+    origin_form(head)?;
+    // A client of HTTP/1.0 need not name a host; the node is asked in HTTP/1.1, which wants one.
+    if !head.headers.contains_key(header::HOST)
+        && head.uri.authority().is_none()
+        && let Some(upstream) = &ctx.upstream
+    {
+        let host = HeaderValue::try_from(upstream.target.authority());
+        if let Ok(host) = host {
+            head.insert_header(header::HOST, host)?;
+        }
+    }
+    // HTTP/2 may send a cookie in crumbs, HTTP/1 may not (RFC 9113, 8.2.3).
+    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_some() && crumbs.next().is_some() {
+        let all = head.headers.get_all(header::COOKIE).iter();
+        let whole = all.map(HeaderValue::as_bytes).collect::<Vec<_>>();
+        if let Ok(whole) = HeaderValue::from_bytes(&whole.join(&b"; "[..])) {
+            head.insert_header(header::COOKIE, whole)?;
+        }
     }
     if ctx.log.request_id {
         head.insert_header(REQUEST_ID, ctx.id.clone())?;
@@ -99,6 +127,22 @@ pub(super) fn request_head(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()
         head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(ctx.body.length()))?;
     }
     Ok(())
+}
+
+/// A target in absolute form (`http://host/path`) is for proxies; the node gets the rest of it (RFC 9112, 3.2).
+fn origin_form(head: &mut RequestHeader) -> Result<()> {
+    let target = head.raw_path();
+    let Some(scheme) = memmem::find(target, b"://").filter(|_| !target.starts_with(b"/")) else {
+        return Ok(());
+    };
+    let rest = &target[scheme + 3..];
+    let rest = match memchr2(b'/', b'?', rest).map(|at| &rest[at..]) {
+        Some(path @ [b'/', ..]) => path.to_vec(),
+        Some(query) => [b"/", query].concat(),
+        None if head.method == Method::OPTIONS => b"*".to_vec(),
+        None => b"/".to_vec(),
+    };
+    head.set_raw_path(&rest)
 }
 
 /// A piece of a body on its way to the node.
@@ -124,6 +168,10 @@ pub(super) fn request_body(body: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -
 
 /// The head of a node's answer: passed on, or reason enough to try another node.
 pub(super) fn response_head(session: &Session, head: &ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let why = "the node switches to a protocol that nobody asked for";
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, why).into_up());
+    }
     if head.status.is_informational() {
         return Ok(());
     }

@@ -180,6 +180,14 @@ struct Fields<'a> {
     coding: Option<&'a [u8]>,
 }
 
+/// Headers that say who is asked, and who asks: no `Connection` may take them away.
+const KEPT: [&[u8]; 4] = [
+    b"host",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+];
+
 impl<'a> Fields<'a> {
     fn take(&mut self, line: &'a [u8]) -> Result<(), Fault> {
         if matches!(line, [b' ' | b'\t', ..]) {
@@ -217,6 +225,13 @@ impl<'a> Fields<'a> {
         } else if is(b"transfer-encoding") {
             if self.coding.replace(value).is_some() {
                 return Err(bad("more than one Transfer-Encoding"));
+            }
+        } else if is(b"connection") {
+            let mut names = value.split(|b| *b == b',').map(|name| name.trim_ascii());
+            if names.any(|name| KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(name))) {
+                return Err(bad(
+                    "Connection names a header that is not its to take away",
+                ));
             }
         } else if is(b"expect") && !value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Fault {

@@ -6,11 +6,11 @@
 
 use super::hold::Body;
 use super::pace::Pace;
-use crate::dispatch::Revocation;
+use crate::dispatch::{Dispatch, Revocation};
 use crate::store::Spooled;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Version, header};
 use parking_lot::Mutex;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -47,6 +47,7 @@ struct Held {
     /// For what is still with the client.
     pace: Pace,
     revocation: Option<Revocation>,
+    dispatch: Dispatch,
 }
 
 // === wrapping ===
@@ -57,6 +58,7 @@ pub(super) fn wrap(
     body: &Body,
     pace: Pace,
     revocation: Option<Revocation>,
+    dispatch: &Dispatch,
     slot: &Slot,
 ) {
     let inner = take(&mut session.downstream_session);
@@ -69,6 +71,7 @@ pub(super) fn wrap(
         given: 0,
         pace,
         revocation,
+        dispatch: dispatch.clone(),
     };
     *session.downstream_session = ServerSession::new_custom(Box::new(held));
 }
@@ -115,6 +118,16 @@ impl Held {
         match &self.file {
             Some(file) => self.given >= file.length(),
             None => self.whole,
+        }
+    }
+
+    /// Whether the connection may be kept is only known when the answer begins, and Pingora does not ask a wrapper.
+    fn last_of_its_connection(&mut self, head: &ResponseHeader) {
+        let open_ended = !head.headers.contains_key(header::CONTENT_LENGTH)
+            && !head.headers.contains_key(header::TRANSFER_ENCODING)
+            && self.inner().req_header().version < Version::HTTP_11;
+        if open_ended || self.dispatch.is_closing() {
+            self.inner_mut().set_keepalive(None);
         }
     }
 
@@ -200,10 +213,12 @@ impl CustomSession for Held {
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, _end: bool) -> Result<()> {
+        self.last_of_its_connection(&head);
         self.inner_mut().write_response_header(head).await
     }
 
     async fn write_response_header_ref(&mut self, head: &ResponseHeader, _end: bool) -> Result<()> {
+        self.last_of_its_connection(head);
         self.inner_mut().write_response_header_ref(head).await
     }
 
@@ -216,6 +231,9 @@ impl CustomSession for Held {
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        if let Some(HttpTask::Header(head, _)) = tasks.first() {
+            self.last_of_its_connection(head);
+        }
         self.inner_mut().response_duplex_vec(tasks).await
     }
 

@@ -10,6 +10,7 @@ mod frames;
 mod head;
 mod held;
 mod hold;
+mod hop;
 mod listen;
 mod node_http;
 #[cfg(any(test, fuzzing))]

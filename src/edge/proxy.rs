@@ -3,6 +3,7 @@
 use super::context::Ctx;
 use super::held;
 use super::hold::Budget;
+use super::hop;
 use super::listen::Bound;
 use super::peer::Peers;
 use super::{admit, attempt, outcome};
@@ -10,6 +11,7 @@ use crate::dispatch::Dispatch;
 use crate::store::Spool;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::{Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -49,7 +51,10 @@ impl ProxyHttp for Edge {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         ctx.identify(&session.req_header().headers);
         let limits = ctx.limits();
+        let old = session.req_header().version < Version::HTTP_11;
         let client = session.as_downstream_mut();
+        // HTTP/1.0 knows no answers before the answer (RFC 9110, 15.2).
+        client.set_ignore_info_resp(old);
         client.set_read_timeout(Some(limits.client_read));
         client.set_write_timeout(Some(limits.client_write));
         // Reading on what nobody wants, only to keep the connection.
@@ -71,6 +76,9 @@ impl ProxyHttp for Edge {
         head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        // Sockets go another way; from here nothing is upgraded to.
+        head.remove_header(&header::UPGRADE);
+        head.remove_header(&header::CONNECTION);
         attempt::request_head(head, ctx)
     }
 
@@ -95,10 +103,11 @@ impl ProxyHttp for Edge {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        hop::answer(head, session.req_header().version)?;
         ctx.sign(head)
     }
 

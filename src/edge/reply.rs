@@ -88,6 +88,10 @@ pub(super) async fn send(
     }
     ctx.sign(&mut head)?;
     head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    // Who asks a gateway that goes down should ask another one next.
+    if ctx.refused == Some(Refusal::ShuttingDown.code()) {
+        session.set_keepalive(None);
+    }
     // What was not read of a body would be taken for the next request.
     if !session.as_downstream_mut().is_body_done() {
         session.set_keepalive(None);

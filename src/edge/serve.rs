@@ -23,6 +23,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// How long a client may take to read that it was refused.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long a connection is still listened to when its listener has closed.
+const LINGER: Duration = Duration::from_millis(300);
+
 /// What a connection turned out to be.
 enum Opening {
     /// A request of HTTP/1, let through.
@@ -95,7 +98,8 @@ async fn next(
         let begun = tokio::select! {
             biased;
             begun = timeout(idle, client.fill()) => begun,
-            _ = closing.wait_for(|closing| *closing) => return Opening::Over,
+            // A request that is on its way may still come, and is told that it was the last.
+            () = closed(closing) => timeout(LINGER, client.fill()).await,
         };
         if !matches!(begun, Ok(Ok(1..))) {
             return Opening::Over;
@@ -139,6 +143,11 @@ async fn next(
             }
         }
     }
+}
+
+/// Waits until the listener closes.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 /// How HTTP/2 begins; no request of HTTP/1 does (RFC 9113, 3.4). Pingora would wait for the rest of it for ever.

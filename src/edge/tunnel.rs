@@ -13,6 +13,7 @@ use super::client::Client;
 use super::context::{Ctx, Elapsed};
 use super::frames::{self, Close, Frames};
 use super::held;
+use super::hop;
 use super::proxy::Edge;
 use crate::dispatch::Revocation;
 use crate::fleet::{End, Failure};
@@ -109,6 +110,11 @@ async fn shake_hands(
         .inspect_err(|_| upstream.address_failed(address))?;
     let mut node = NodeSession::new(stream);
     let mut head: RequestHeader = session.req_header().clone();
+    for name in hop::for_us(&head.headers) {
+        head.remove_header(&name);
+    }
+    head.insert_header(header::CONNECTION, "Upgrade")?;
+    head.insert_header(header::UPGRADE, "websocket")?;
     attempt::request_head(&mut head, ctx)?;
     node.write_request_header(Box::new(head)).await?;
     let answered = timeout(HANDSHAKE, async {
@@ -122,7 +128,16 @@ async fn shake_hands(
         }
     });
     match answered.await {
-        Ok(head) => Ok((node, head?)),
+        Ok(head) => {
+            let head = head?;
+            let upgrade = head.headers.get(header::UPGRADE).map(|to| to.as_bytes());
+            let to_socket = upgrade.is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"));
+            if head.status == StatusCode::SWITCHING_PROTOCOLS && !to_socket {
+                let why = "the node switches to a protocol that nobody asked for";
+                return Error::e_explain(ErrorType::InvalidHTTPHeader, why);
+            }
+            Ok((node, head))
+        }
         Err(_) => Error::e_explain(
             ErrorType::ReadTimedout,
             "the node did not answer the handshake",
@@ -273,9 +288,10 @@ async fn revoked(revocation: &mut Option<Revocation>) {
 pub(super) fn failure(error: &Error) -> Failure {
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::Timeout,
-        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => {
-            Failure::Reset
-        }
+        ErrorType::ReadError
+        | ErrorType::WriteError
+        | ErrorType::ConnectionClosed
+        | ErrorType::InvalidHTTPHeader => Failure::Reset,
         _ => Failure::Connect,
     }
 }

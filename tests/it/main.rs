@@ -9,6 +9,7 @@ mod docs;
 mod floors;
 mod forward;
 mod health;
+mod hops;
 mod hostile;
 mod odd_bytes;
 mod operator;

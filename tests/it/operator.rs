@@ -235,6 +235,32 @@ async fn a_shutdown_ends_what_is_at_work_and_takes_nothing_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_on_kept_connections_lose_no_request_to_a_shutdown() {
+    let nodes = nodes(1).await;
+    let scene = Scene::start(&any(&[(&nodes[0], 100)], "")).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let mut stream = scene.connect().await;
+        clients.spawn(async move {
+            loop {
+                let answer =
+                    crate::scene::exchange(&mut stream, "HEAD /work HTTP/1.1\r\nHost: a\r\n\r\n");
+                let answer = answer.await;
+                assert!(answer.starts_with("HTTP/1.1 "), "{answer:?}");
+                if answer.to_ascii_lowercase().contains("connection: close") {
+                    return;
+                }
+            }
+        });
+    }
+    nodes[0].until(|seen| seen.requests > 100).await;
+    scene.gateway.shutdown(Duration::from_secs(10)).await;
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_that_cannot_wait_answers_requests_and_closes_sockets_with_a_word() {
     let nodes = nodes(1).await;
     nodes[0].set(|knobs| knobs.hang = true);

@@ -249,6 +249,21 @@ impl Scene {
     }
 }
 
+/// Sends a head as it is and reads one answer's head, or what comes until the end.
+pub(crate) async fn exchange(stream: &mut TcpStream, head: &str) -> String {
+    let mut answer = Vec::new();
+    let read = async {
+        stream.write_all(head.as_bytes()).await.unwrap();
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            if !matches!(stream.read_buf(&mut answer).await, Ok(1..)) {
+                break;
+            }
+        }
+    };
+    timeout(LONG, read).await.expect("an answer");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
 /// All that comes until the connection is closed, or broken.
 pub(crate) async fn until_closed(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();

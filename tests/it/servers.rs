@@ -10,17 +10,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// What a server answers to a request: bytes as they go over the wire.
-type Answer = dyn Fn(&str, &str) -> Vec<u8> + Send + Sync;
+pub(crate) type Answer = dyn Fn(&str, &str) -> Vec<u8> + Send + Sync;
 
 /// A server whose answers are bytes.
-struct Recorded {
-    address: SocketAddr,
+pub(crate) struct Recorded {
+    pub(crate) address: SocketAddr,
     _serving: JoinSet<()>,
 }
 
 impl Recorded {
     /// Starts one; `answer` is given a request's head and body.
-    async fn start(answer: Arc<Answer>) -> Recorded {
+    pub(crate) async fn start(answer: Arc<Answer>) -> Recorded {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut serving = JoinSet::new();

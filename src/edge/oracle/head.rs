@@ -139,6 +139,19 @@ fn whole(head: &[u8]) -> Second<'_> {
         let dashed = String::from_utf8_lossy(name)
             .replace('_', "-")
             .to_ascii_lowercase();
+        let kept = [
+            "host",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+        ];
+        let mut named = split(value, b",")
+            .into_iter()
+            .map(|n| n.trim_ascii().to_ascii_lowercase());
+        rule(
+            dashed != "connection" || !named.any(|n| kept.iter().any(|k| k.as_bytes() == n)),
+            400,
+        );
         let framing = dashed == "content-length" || dashed == "transfer-encoding";
         rule(!framing || !name.contains(&b'_'), 400);
         let control = |byte: &u8| matches!(byte, 0..=8 | 10..=31 | 127);
@@ -359,6 +372,7 @@ mod tests {
             8 => Just("Host: a".to_owned()),
             2 => one_of(&["Content-Length: 5", "Transfer-Encoding: chunked", "content-length:0"]),
             1 => named(&["Host: ", "host:", "HOST:\t"], host.boxed()),
+            1 => named(&["Connection: ", "connection:close, "], one_of(&["close", "Host", "x, X-Forwarded-For ", "hosts"]).boxed()),
             1 => named(&["Content-Length: ", "content-length:"], length.boxed()),
             1 => named(&["Transfer-Encoding: ", "transfer-encoding:"], coding.boxed()),
             1 => one_of(&["Expect: 100-continue", "expect:100-Continue", "Expect: x", "Expect:"]),
