@@ -53,13 +53,13 @@ impl AccessLine<'_> {
         }
         tracing::info!(
             target: "tabane::access",
-            request_id = %self.request_id,
+            request_id = &*self.request_id,
             tenant = self.tenant,
             client = %self.client,
             service = self.service,
             method = self.method,
-            host = %printable(self.host),
-            path = %printable(self.path),
+            host = &*printable(self.host),
+            path = &*printable(self.path),
             status = self.status,
             node = self.node,
             wait_ms = millis(self.wait),
@@ -70,9 +70,19 @@ impl AccessLine<'_> {
             attempts = self.attempts,
             outcome = self.outcome.word(),
             code = self.outcome.code(),
-            protocol = ?self.protocol,
+            protocol = spoken(self.protocol),
             "request"
         );
+    }
+}
+
+/// A version as people write it.
+fn spoken(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "-",
     }
 }
 

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The minimal Pingora proxy is this executable, too, and has the gateway's allocator: what is compared is the rest.
+/// This executable is also the minimal Pingora proxy with the gateway's allocator, beside the one with the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -20,12 +20,20 @@ use tokio::time::{Instant, sleep};
 pub enum Rival {
     Tabane,
     Pingora,
+    /// The same with the gateway's allocator.
+    PingoraMimalloc,
     Nginx,
     Haproxy,
 }
 
 /// All, in the order of the table.
-pub const RIVALS: [Rival; 4] = [Rival::Tabane, Rival::Pingora, Rival::Nginx, Rival::Haproxy];
+pub const RIVALS: [Rival; 5] = [
+    Rival::Tabane,
+    Rival::Pingora,
+    Rival::PingoraMimalloc,
+    Rival::Nginx,
+    Rival::Haproxy,
+];
 
 impl Rival {
     /// What the table calls it.
@@ -33,6 +41,7 @@ impl Rival {
         match self {
             Rival::Tabane => "tabane",
             Rival::Pingora => "minimal Pingora",
+            Rival::PingoraMimalloc => "… with mimalloc",
             Rival::Nginx => "nginx",
             Rival::Haproxy => "HAProxy",
         }
@@ -53,9 +62,16 @@ impl Rival {
                 command.arg("run").arg("-c").arg(&config);
                 command
             }
-            Rival::Pingora => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.arg("peer").arg(format!("127.0.0.1:{port}"));
+            Rival::Pingora | Rival::PingoraMimalloc => {
+                let this = std::env::current_exe()?;
+                let mut command = match self {
+                    Rival::Pingora => Command::new(this.with_file_name("minimal-pingora")),
+                    _ => Command::new(this),
+                };
+                if self == Rival::PingoraMimalloc {
+                    command.arg("peer");
+                }
+                command.arg(format!("127.0.0.1:{port}"));
                 command.args(nodes.iter().map(u16::to_string));
                 command
             }
