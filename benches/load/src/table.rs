@@ -4,7 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// The columns there may be, in their order; the first is the gateway.
-const COLUMNS: [&str; 5] = ["tabane", "minimal Pingora", "nginx", "HAProxy", "no proxy"];
+const COLUMNS: [&str; 6] = [
+    "tabane",
+    BASE,
+    "… with mimalloc",
+    "nginx",
+    "HAProxy",
+    "no proxy",
+];
 
 /// The column that the others are compared with.
 const BASE: &str = "minimal Pingora";
