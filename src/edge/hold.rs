@@ -115,7 +115,11 @@ pub(super) async fn read(
 pub(super) fn fault(error: &Error) -> Option<Refusal> {
     let misframed = match error.root_cause().downcast_ref::<io::Error>() {
         Some(error) => error.kind() == io::ErrorKind::InvalidData,
-        None => *error.etype() == ErrorType::InvalidHTTPHeader,
+        // A chunk of more bytes than can be counted is left to Pingora.
+        None => {
+            *error.etype() == ErrorType::InvalidHTTPHeader
+                || error.etype().as_str() == "InvalidChunk"
+        }
     };
     if misframed {
         let why = "the body is not framed as HTTP wants it";

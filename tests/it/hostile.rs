@@ -101,6 +101,7 @@ async fn a_body_that_is_no_chunks_reaches_no_node() {
         "5\r\nhelloX\r\n0\r\n\r\n",
         "5\r\nhello\r\n0\r\n\n",
         "fffffffffffffffff\r\n",
+        "ffffffffffffffff\r\nhello",
         "5\r\nhello\r\nG\r\n",
     ] {
         let head = "POST /work HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
