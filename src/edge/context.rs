@@ -147,11 +147,7 @@ impl Ctx {
                 head.insert_header(NODE, upstream.header.clone())?;
             }
             if self.journey.is_some() {
-                let wait = match self.wait.as_millis() as u64 {
-                    0 => HeaderValue::from_static("0"),
-                    wait => HeaderValue::from(wait),
-                };
-                head.insert_header(WAIT_MS, wait)?;
+                head.insert_header(WAIT_MS, HeaderValue::from(self.wait.as_millis() as u64))?;
             }
         }
         if let Some(cookie) = self.cookie.take() {
@@ -180,13 +176,8 @@ fn make_id() -> HeaderValue {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     static PROCESS: once_cell::sync::Lazy<u32> = once_cell::sync::Lazy::new(rand::random);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    let whole = u128::from(*PROCESS) << 48 | u128::from(next & 0xffff_ffff_ffff);
-    let mut text = [b'0'; 20];
-    for (i, digit) in text.iter_mut().rev().enumerate() {
-        let nibble = (whole >> (4 * i)) as u8 & 0xf;
-        *digit = char::from_digit(nibble.into(), 16).map_or(b'0', |digit| digit as u8);
-    }
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+    let text = format!("{:08x}{next:012x}", *PROCESS);
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("-"))
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 
 /// Those that are such wherever they stand. `Transfer-Encoding` and `Upgrade` are left to whoever frames and upgrades.
-const ALWAYS: [HeaderName; 4] = [
+const ALWAYS: [HeaderName; 5] = [
     header::CONNECTION,
+    header::TE,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("http2-settings"),

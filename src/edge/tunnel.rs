@@ -148,8 +148,7 @@ async fn shake_hands(
 async fn answer_head(session: &mut Session, ctx: &mut Ctx, mut head: ResponseHeader) -> Result<()> {
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         session.set_keepalive(None);
-        head.remove_header(&header::CONNECTION);
-        head.remove_header("keep-alive");
+        hop::answer(&mut head, session.req_header().version)?;
     }
     ctx.sign(&mut head)?;
     session.write_response_header(Box::new(head), false).await
