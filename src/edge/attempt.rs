@@ -132,17 +132,27 @@ pub(super) fn request_head(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()
 /// A target in absolute form (`http://host/path`) is for proxies; the node gets the rest of it (RFC 9112, 3.2).
 fn origin_form(head: &mut RequestHeader) -> Result<()> {
     let target = head.raw_path();
-    let Some(scheme) = memmem::find(target, b"://").filter(|_| !target.starts_with(b"/")) else {
+    if target.starts_with(b"/") {
+        return Ok(());
+    }
+    let Some(scheme) = memmem::find(target, b"://") else {
         return Ok(());
     };
     let rest = &target[scheme + 3..];
-    let rest = match memchr2(b'/', b'?', rest).map(|at| &rest[at..]) {
-        Some(path @ [b'/', ..]) => path.to_vec(),
-        Some(query) => [b"/", query].concat(),
-        None if head.method == Method::OPTIONS => b"*".to_vec(),
-        None => b"/".to_vec(),
+    let (host, rest) = rest.split_at(memchr2(b'/', b'?', rest).unwrap_or(rest.len()));
+    let path = match rest {
+        [b'/', ..] => rest.to_vec(),
+        [] if head.method == Method::OPTIONS => b"*".to_vec(),
+        _ => [b"/", rest].concat(),
     };
-    head.set_raw_path(&rest)
+    let host = HeaderValue::from_bytes(host);
+    head.set_raw_path(&path)?;
+    match host {
+        Ok(host) if !head.headers.contains_key(header::HOST) => {
+            head.insert_header(header::HOST, host)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A piece of a body on its way to the node.

@@ -149,6 +149,10 @@ async fn a_node_is_asked_in_the_form_that_servers_read() {
             "OPTIONS http://a HTTP/1.1\r\nHost: a",
             "options * http/1.1\r\n",
         ),
+        (
+            "GET http://b:1?old HTTP/1.0",
+            "get /?old http/1.1\r\nhost: b:1\r\n",
+        ),
         ("GET /old HTTP/1.0", "get /old http/1.1\r\n"),
     ] {
         let answer = scene
