@@ -22,6 +22,12 @@ pub struct Plan {
     pub admin: Option<AdminPlan>,
     /// Where drain marks (and later jobs and outputs) are kept; `None`: nothing is kept.
     pub data_dir: Option<PathBuf>,
+    /// The address by which clients reach the gateway, for links in answers and letters; `None`: links begin with `/`.
+    pub public_url: Option<Arc<str>>,
+    /// The address by which nodes reach the gateway, for callbacks; without a trailing slash.
+    pub nodes_reach_us_at: Option<Arc<str>>,
+    /// Where letters about jobs may go.
+    pub webhooks: WebhooksPlan,
     /// Who may ask.
     pub tenants: Vec<TenantPlan>,
     /// Whether one without a key may ask.
@@ -133,6 +139,10 @@ pub struct LimitsPlan {
     pub held_bytes: u64,
     /// Bytes of longer request bodies held in `data_dir` by all requests together; past it, 503.
     pub spool_bytes: u64,
+    /// How many bytes of jobs' bodies and results are kept in `data_dir`; past it, 507.
+    pub job_bytes: u64,
+    /// How large the database may grow; past it, 507.
+    pub database_bytes: u64,
     /// How long SIGTERM waits for requests at work.
     pub grace: Duration,
 }
@@ -251,6 +261,91 @@ pub struct ServicePlan {
     pub socket_idle: Duration,
     /// How long a WebSocket is silent until its client is sent a ping; `None`: it is sent none.
     pub socket_ping: Option<Duration>,
+    /// Requests that are accepted for later.
+    pub jobs: JobsPlan,
+    /// Which web pages may ask.
+    pub cors: CorsPlan,
+}
+
+/// Whether requests of a service or route become jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobsMode {
+    /// None does.
+    Off,
+    /// Those that say `Prefer: respond-async`.
+    OptIn,
+    /// All that the kind would forward, but for those that take no slot.
+    Always,
+}
+
+/// Requests that are accepted for later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobsPlan {
+    /// Which requests.
+    pub mode: JobsMode,
+    /// How many may wait at once; past it, 429.
+    pub max: usize,
+    /// How many of one tenant; past it, 429.
+    pub max_per_tenant: usize,
+    /// Where a job's urgency comes from; `None`: from where the service's does.
+    pub priority: Option<Priority>,
+    /// The most urgent that a `Priority` header may ask for.
+    pub priority_cap: Urgency,
+    /// How many attempts may fail until it is dead, 1.. .
+    pub attempts: u32,
+    /// How long until the second attempt, the third, …; the last is for all further ones.
+    pub backoff: Vec<Duration>,
+    /// How long one attempt may take, unless the job says less.
+    pub timeout: Duration,
+    /// Whether an attempt that took too long is followed by another.
+    pub retry_on_timeout: bool,
+    /// A job that has not started by then expires, unless it says less; `None`: it waits for ever.
+    pub start_by: Option<Duration>,
+    /// How long a result is kept.
+    pub keep: Duration,
+    /// How long a job that ended dead is kept.
+    pub keep_dead: Duration,
+    /// What becomes of work of which nobody can say whether a node took it.
+    pub on_unknown: OnUnknown,
+    /// What becomes of a job whose client waited for it (`Prefer: wait`) and left.
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What becomes of work of which nobody can say whether a node took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// The job is dead; somebody has to look.
+    Fail,
+    /// It is handed over once more.
+    Resubmit,
+}
+
+/// What becomes of a job whose client waited for it and left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// It goes on.
+    Continue,
+    /// It is canceled.
+    Cancel,
+}
+
+/// Which web pages may ask, of what browsers enforce (the Fetch standard).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CorsPlan {
+    /// Origins such as `https://studio.example`; empty: the gateway says nothing of it, and nodes may.
+    pub origins: Vec<Arc<str>>,
+    /// Any origin (`*`).
+    pub any: bool,
+}
+
+/// Where letters about jobs may go.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WebhooksPlan {
+    /// Hosts that letters may go to: `hooks.example.com`, `*.example.com`, or an address range (`10.0.0.0/8`) where private
+    /// addresses are meant. Empty: none may.
+    pub allow: Vec<Arc<str>>,
+    /// Signs letters (`whsec_…`); `None`: one is made at the first start and kept in the store.
+    pub secret: Option<Secret>,
 }
 
 /// How many may wait, and how long.
@@ -366,6 +461,8 @@ pub struct RouteOptions {
     pub repeat_unsafe: Option<bool>,
     /// In place of the service's.
     pub priority: Option<Priority>,
+    /// In place of the service's.
+    pub jobs: Option<JobsMode>,
 }
 
 /// Text that must not be seen: shows as `***`.
@@ -405,6 +502,8 @@ impl Default for LimitsPlan {
             head_lines: 128,
             held_bytes: 1 << 30,
             spool_bytes: 16 << 30,
+            job_bytes: 100 << 30,
+            database_bytes: 8 << 30,
             grace: Duration::from_secs(20),
         }
     }
@@ -422,6 +521,28 @@ impl Default for HealthPlan {
             eject_for: Duration::from_secs(5),
             eject_max: Duration::from_secs(120),
             stall_after: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for JobsPlan {
+    fn default() -> Self {
+        const HOUR: Duration = Duration::from_secs(3600);
+        JobsPlan {
+            mode: JobsMode::OptIn,
+            max: 100_000,
+            max_per_tenant: 100_000,
+            priority: None,
+            priority_cap: Urgency::FIRST,
+            attempts: 3,
+            backoff: [1, 10, 60].map(Duration::from_secs).to_vec(),
+            timeout: 7 * 24 * HOUR,
+            retry_on_timeout: false,
+            start_by: None,
+            keep: 24 * HOUR,
+            keep_dead: 7 * 24 * HOUR,
+            on_unknown: OnUnknown::Fail,
+            on_disconnect: OnDisconnect::Continue,
         }
     }
 }

@@ -47,7 +47,7 @@ pub enum Step {
         /// The largest body the kind takes.
         max: u64,
     },
-    /// What ties it to a node may stand in its body, if that fits into memory; then classify again.
+    /// What it needs, or what ties it to a node, may stand in its body, if that fits into memory; then classify again.
     ReadKey,
     /// It wants a lease.
     Lease,
@@ -219,6 +219,13 @@ impl Journey {
                 )));
             }
             Intent::NeedBody { max } => return Ok(Step::ReadBody { max }),
+            Intent::WantBody if body.is_none() => return Ok(Step::ReadKey),
+            Intent::WantBody => {
+                return Err(Refusal::Internal(format!(
+                    "the kind of service `{}` asked for the body twice",
+                    self.service.plan.name
+                )));
+            }
             Intent::Own { max } => return Ok(Step::Answer { max }),
             Intent::Forward(need) => need,
         };

@@ -1,8 +1,16 @@
 //! What is kept on disk, in `data_dir`.
 
+mod blob;
+mod job;
 mod marks;
 mod spool;
 
+pub use blob::{BlobRef, BlobStore, BlobWriter};
+pub use job::{
+    Accepted, ArrayAccepted, ArrayRecord, AttemptRecord, Changed, Delivery, Ended, Filter, IN_ROW,
+    Idempotency, JobEvent, JobId, JobRecord, JobStore, Kept, LearnedTime, Letter, LetterRecord,
+    Letters, Moment, NewArray, NewJob, Next, Patch, ResultHead, StoreGauge, StoredRequest,
+};
 pub use marks::Marks;
 pub use spool::{Spool, SpoolError, Spooled};
 
@@ -42,4 +50,10 @@ pub enum StoreError {
         /// The newest one we know.
         known: u32,
     },
+    /// There is no more room: the quota, `max_page_count` or the disk is full. Nothing was kept.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// The store cannot be trusted, or does not answer.
+    #[error("the store cannot be used: {0}")]
+    Unusable(String),
 }

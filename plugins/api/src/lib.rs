@@ -80,7 +80,9 @@
 //! `tabane`: `tabane::app().kind::<Renderer>().policy::<Cheapest>().main()`.
 
 mod ask;
+mod content;
 mod intent;
+mod job;
 mod need;
 mod node;
 mod policy;
@@ -89,7 +91,9 @@ mod registry;
 mod service;
 
 pub use ask::{ANONYMOUS, Ask, Caller};
+pub use content::{Content, Pieces, Stored, one_piece};
 pub use intent::Intent;
+pub use job::{Attempt, Done, Found, JobState, Report, RunError, Stop, Superseded, Verdict};
 pub use need::{Need, Urgency};
 pub use node::{NodeClient, NodeError, NodeFacts, ProbeError, Vitals};
 pub use policy::{Candidate, Draw, EndpointId, Key, Policy, hash};

@@ -32,6 +32,8 @@ impl Default for Urgency {
 pub struct Need {
     /// Requests whose times are alike (a route, a model, a workflow's shape).
     pub class: Arc<str>,
+    /// How much work it is, in whatever unit its class is measured (steps × pixels, frames); 1.0 where nobody says.
+    pub size: f64,
     /// How many slots it takes while it is at work. 0 for what must not hold a GPU: sockets, assets, status pages.
     pub slots: u32,
     /// Its place among those who wait.
@@ -49,6 +51,7 @@ impl Need {
     pub fn of_class(class: &str) -> Self {
         Need {
             class: class.into(),
+            size: 1.0,
             slots: 1,
             urgency: Urgency::default(),
             vram_mib: 0,

@@ -1,3 +1,4 @@
+use crate::{Content, Pieces, one_piece};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -30,6 +31,19 @@ pub trait NodeClient: Send + Sync {
 
     /// Sends one request and reads the whole answer, whatever its status.
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, NodeError>;
+
+    /// Sends a request of any length and gives the answer as it comes, however long it takes: how an attempt runs.
+    ///
+    /// Dropping the future or the pieces closes the connection.
+    async fn stream(&self, request: Request<Content>) -> Result<Response<Pieces>, NodeError> {
+        let (head, body) = request.into_parts();
+        let body = body
+            .to_bytes(64 << 20)
+            .await
+            .map_err(|error| NodeError::BadRequest(error.to_string()))?;
+        let answer = self.send(Request::from_parts(head, body)).await?;
+        Ok(answer.map(one_piece))
+    }
 }
 
 /// Why an exchange with a node failed.

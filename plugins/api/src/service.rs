@@ -1,6 +1,6 @@
 use crate::{
-    Ask, Caller, EndpointId, Intent, Need, NodeClient, NodeError, NodeFacts, ProbeError, Refusal,
-    Shape, Vitals,
+    Ask, Attempt, Caller, Done, EndpointId, Found, Intent, Need, NodeClient, NodeError, NodeFacts,
+    ProbeError, Refusal, Report, RunError, Shape, Stop, Vitals,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,6 +42,39 @@ pub trait Service: Any + Send + Sync {
     /// Until this says [`Stopped::Idle`], a probe says so, or the service's `cool_down` has passed, the slot stays taken.
     async fn stop(&self, _need: &Need, _node: &dyn NodeClient) -> Result<Stopped, NodeError> {
         Ok(Stopped::Unknown)
+    }
+
+    /// Runs one attempt of a job on the leased endpoint. Unless the kind says otherwise, the stored request is sent
+    /// and its answer is the result.
+    ///
+    /// Dropped when the job is taken back, takes too long, or its lease is revoked; `cancel` is called then, in the
+    /// first two cases. When the gateway goes down it is dropped without: the work goes on.
+    async fn run(
+        &self,
+        attempt: &Attempt,
+        node: &dyn NodeClient,
+        _report: &dyn Report,
+    ) -> Result<Done, RunError> {
+        let mut request = Request::new(attempt.body.clone());
+        *request.method_mut() = attempt.method.clone();
+        *request.uri_mut() = attempt.uri.clone();
+        *request.headers_mut() = attempt.headers.clone();
+        Ok(Done::by_status(node.stream(request).await?))
+    }
+
+    /// Looks for work that was handed over while the gateway went down, so that it is not handed over twice.
+    async fn find(&self, _attempt: &Attempt, _node: &dyn NodeClient) -> Result<Found, NodeError> {
+        Ok(Found::CannotTell)
+    }
+
+    /// An attempt was broken off: tells the node to stop working on it, as `stop` does for a request.
+    async fn cancel(
+        &self,
+        attempt: &Attempt,
+        node: &dyn NodeClient,
+        _why: Stop,
+    ) -> Result<Stopped, NodeError> {
+        self.stop(&attempt.need, node).await
     }
 }
 

@@ -16,7 +16,7 @@ mod value;
 
 use super::findings::Findings;
 use super::merge::All;
-use super::plan::Plan;
+use super::plan::{Plan, WebhooksPlan};
 use std::path::PathBuf;
 use tabane_api::Registry;
 
@@ -48,6 +48,9 @@ pub(crate) fn check(
         listeners: listeners.into_iter().map(|l| l.plan).collect(),
         admin: admin.map(|a| a.plan),
         data_dir: access::data_dir(all, findings),
+        public_url: None,
+        nodes_reach_us_at: None,
+        webhooks: WebhooksPlan::default(),
         tenants,
         anonymous,
         log: access::log(all),

@@ -7,7 +7,8 @@ use crate::config::file::{self, Body, Health, Queue, Retry, RetryWord, Service, 
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
 use crate::config::plan::{
-    BodyPlan, HealthPlan, Priority, QueuePlan, RetryPlan, ServicePlan, TimeoutsPlan,
+    BodyPlan, CorsPlan, HealthPlan, JobsPlan, Priority, QueuePlan, RetryPlan, ServicePlan,
+    TimeoutsPlan,
 };
 use crate::config::typed::{At, Field, Short};
 use crate::config::units::{OrNone, Span};
@@ -66,6 +67,8 @@ pub(crate) fn services<'a>(
             drain: value::span(&typed.drain, 10 * MINUTE),
             socket_idle: value::positive(&typed.socket_idle, 60 * MINUTE, outer, findings),
             socket_ping: socket_ping(&typed.socket_ping, outer, findings),
+            jobs: JobsPlan::default(),
+            cors: CorsPlan::default(),
         };
         match (pool, kind, policy) {
             (Some(pool), Some(kind), Some(policy)) => checked.push(Checked {
