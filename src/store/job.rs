@@ -218,7 +218,7 @@ pub struct JobEvent {
 #[derive(Clone, Debug)]
 pub enum Changed {
     /// It is on disk; this is the job after it.
-    Now(JobRecord),
+    Now(Box<JobRecord>),
     /// The job is not in the state for it, or the attempt is not its latest: nothing changed.
     Stale,
 }
