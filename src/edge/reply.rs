@@ -28,6 +28,12 @@ pub(super) fn status(why: &Refusal) -> StatusCode {
         | Refusal::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::NodeFailed(_) => StatusCode::BAD_GATEWAY,
         Refusal::NodeTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
+        Refusal::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+        Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
+        Refusal::Conflict(_) => StatusCode::CONFLICT,
+        Refusal::Gone(_) => StatusCode::GONE,
+        Refusal::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::StoreFull(_) => StatusCode::INSUFFICIENT_STORAGE,
         Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -37,6 +43,7 @@ fn retry_after(why: &Refusal) -> Option<Duration> {
     match why {
         Refusal::QueueFull { retry_after, .. } => Some(*retry_after),
         Refusal::WaitedTooLong { .. } | Refusal::Overloaded(_) => Some(Duration::from_secs(5)),
+        Refusal::StoreFull(_) => Some(Duration::from_secs(60)),
         Refusal::ShuttingDown => Some(Duration::from_secs(1)),
         _ => None,
     }
@@ -63,6 +70,9 @@ pub(super) async fn refuse(
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static(WWW_AUTHENTICATE),
         )?;
+    }
+    if let Refusal::WrongMethod { allow, .. } = why {
+        head.insert_header(header::ALLOW, HeaderValue::from_static(allow))?;
     }
     ctx.refused = Some(why.code());
     send(session, ctx, head, body).await
