@@ -13,6 +13,7 @@ pub mod fleet;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod jobs;
 pub mod reload;
 pub mod schedule;
 #[cfg(test)]

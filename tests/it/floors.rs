@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` and their floors. Floor 0 is `plugins/api`, a crate, which Cargo keeps below.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("main", 5),
     ("lib", 5),
     ("cli", 5),
@@ -23,6 +23,7 @@ const FLOORS: [(&str, u8); 17] = [
     ("simulation", 3),
     ("fleet", 2),
     ("schedule", 2),
+    ("jobs", 2),
     ("access", 1),
     ("store", 1),
     ("telemetry", 1),

@@ -1,0 +1,228 @@
+//! What was accepted for later: its rules, who follows it, and what is said of it.
+//!
+//! Rules.
+//! - The store is the truth; this room changes it and tells whoever follows. What is only here (progress, who follows,
+//!   how to break an attempt off) may be lost with the process.
+//! - Only a job's latest attempt may change it. The store refuses any other ([`Changed::Stale`]), and an attempt that
+//!   hears so ends without a word.
+//! - Who runs attempts, and where, is dispatch's business.
+
+mod document;
+mod ids;
+mod live;
+mod report;
+mod rules;
+
+pub use document::{Standing, array_document, document, moment};
+pub use ids::{fingerprint, new_id};
+pub use live::{Following, Note, Progress, Running};
+pub use report::Reporter;
+pub use rules::{Blame, Came, Rules, after, priority};
+
+use crate::store::{
+    Accepted, ArrayAccepted, BlobStore, BlobWriter, Changed, Ended, IN_ROW, JobId, JobRecord,
+    JobStore, Kept, Moment, NewArray, NewJob, StoreError,
+};
+use bytes::{Bytes, BytesMut};
+use live::Live;
+use std::sync::Arc;
+use tabane_api::{Content, NodeError, Pieces};
+use tokio::sync::Notify;
+
+/// Tells the time of the wall clock; tests pass their own.
+pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
+
+/// The jobs of a gateway: a handle, cheap to clone.
+#[derive(Clone)]
+pub struct Jobs(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn JobStore>,
+    blobs: Arc<dyn BlobStore>,
+    clock: Clock,
+    live: Live,
+    /// Rung when a letter may have been written.
+    letters: Notify,
+}
+
+// === impl Jobs ===
+
+impl Jobs {
+    /// The jobs of this store.
+    pub fn new(store: Arc<dyn JobStore>, blobs: Arc<dyn BlobStore>, clock: Clock) -> Self {
+        Jobs(Arc::new(Inner {
+            store,
+            blobs,
+            clock,
+            live: Live::default(),
+            letters: Notify::new(),
+        }))
+    }
+
+    /// Where they are kept.
+    pub fn store(&self) -> &Arc<dyn JobStore> {
+        &self.0.store
+    }
+
+    /// Where long bodies are kept.
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
+        &self.0.blobs
+    }
+
+    /// Now, on the wall clock.
+    pub fn now(&self) -> Moment {
+        (self.0.clock)()
+    }
+
+    /// Waits until a letter may have been written.
+    pub async fn letters_written(&self) {
+        self.0.letters.notified().await;
+    }
+
+    /// Takes a job in. It is on disk when this returns.
+    pub async fn accept(&self, job: NewJob) -> Result<Accepted, StoreError> {
+        let accepted = self.0.store.accept(job).await?;
+        if let Accepted::New(record) = &accepted {
+            self.tell(record);
+        }
+        Ok(accepted)
+    }
+
+    /// Takes an array in, all of it or nothing.
+    pub async fn accept_array(&self, array: NewArray) -> Result<ArrayAccepted, StoreError> {
+        self.0.store.accept_array(array).await
+    }
+
+    /// An attempt begins on this endpoint.
+    pub async fn start(&self, job: &str, endpoint: &str) -> Result<Changed, StoreError> {
+        let changed = self.0.store.start(job, endpoint, self.now()).await;
+        self.told(changed)
+    }
+
+    /// The attempt ended.
+    pub async fn end(&self, job: &str, attempt: u32, ended: Ended) -> Result<Changed, StoreError> {
+        let changed = self.0.store.end(job, attempt, ended, self.now()).await;
+        self.told(changed)
+    }
+
+    /// Takes a job back; an attempt at work hears of it.
+    pub async fn cancel(&self, job: &str) -> Result<Changed, StoreError> {
+        let changed = self.told(self.0.store.cancel(job, self.now()).await)?;
+        if let Changed::Now(record) = &changed
+            && record.canceling
+        {
+            self.0.live.stop(job);
+        }
+        Ok(changed)
+    }
+
+    /// Tells a change that another way than these led to.
+    pub fn told(&self, changed: Result<Changed, StoreError>) -> Result<Changed, StoreError> {
+        if let Ok(Changed::Now(record)) = &changed {
+            self.tell(record);
+        }
+        changed
+    }
+
+    /// Tells whoever follows a job, or its array, how it stands.
+    pub fn tell(&self, record: &JobRecord) {
+        if record.webhook.is_some() || record.parent.is_some() {
+            self.0.letters.notify_one();
+        }
+        self.0
+            .live
+            .note(&record.id, || Note::Changed(Arc::new(record.clone())));
+        if let Some((parent, _)) = &record.parent {
+            self.0.live.note(parent, || Note::Child);
+        }
+        if record.state.is_over() {
+            self.0.live.over(&record.id);
+        }
+    }
+
+    /// Follows a job or array from now on.
+    pub fn follow(&self, job: &JobId) -> Following {
+        self.0.live.follow(job)
+    }
+
+    /// An attempt is at work here: it can be followed and broken off until the value is dropped.
+    pub fn running(&self, job: &JobId, attempt: u32) -> Running {
+        Live::running(self, job, attempt)
+    }
+
+    /// How far the attempt at work here is.
+    pub fn progress(&self, job: &str) -> Option<Progress> {
+        self.0.live.progress(job)
+    }
+
+    /// Hands a backend's call to the attempt that waits for it. `false`: none does.
+    pub fn call_back(&self, job: &str, attempt: u32, call: http::Request<Bytes>) -> bool {
+        self.0.live.call_back(job, attempt, call)
+    }
+
+    /// A body that is kept, to be read.
+    pub async fn content(&self, kept: &Kept) -> Result<Content, StoreError> {
+        Ok(match kept {
+            Kept::Row(bytes) => Content::Bytes(bytes.clone()),
+            Kept::Blob(blob) => Content::Stored(self.0.blobs.open(blob).await?),
+        })
+    }
+
+    /// Keeps bytes.
+    pub async fn keep(&self, bytes: Bytes) -> Result<Kept, StoreError> {
+        if bytes.len() <= IN_ROW {
+            return Ok(Kept::Row(bytes));
+        }
+        let mut writer = self.0.blobs.begin().await?;
+        writer.append(bytes).await?;
+        Ok(Kept::Blob(writer.finish().await?))
+    }
+
+    /// Keeps a body as it comes from a node, and says how long it is.
+    ///
+    /// Errors: the node broke it off, or there is no room for it; nothing is left of it then.
+    pub async fn keep_pieces(&self, mut pieces: Pieces) -> Result<(Kept, u64), KeepError> {
+        let mut small = BytesMut::new();
+        let mut writer: Option<Box<dyn BlobWriter>> = None;
+        while let Some(piece) = futures::StreamExt::next(&mut pieces).await {
+            let piece = piece.map_err(KeepError::Node)?;
+            match &mut writer {
+                Some(writer) => writer.append(piece).await?,
+                None if small.len() + piece.len() <= IN_ROW => small.extend_from_slice(&piece),
+                None => {
+                    let mut begun = self.0.blobs.begin().await?;
+                    begun.append(small.split().freeze()).await?;
+                    begun.append(piece).await?;
+                    writer = Some(begun);
+                }
+            }
+        }
+        let Some(writer) = writer else {
+            let length = small.len() as u64;
+            return Ok((Kept::Row(small.freeze()), length));
+        };
+        let blob = writer.finish().await?;
+        let length = blob.length;
+        Ok((Kept::Blob(blob), length))
+    }
+
+    /// Forgets a body that no row names.
+    pub async fn discard(&self, kept: &Kept) {
+        if let Kept::Blob(blob) = kept
+            && let Err(error) = self.0.blobs.delete(&blob.name).await
+        {
+            tracing::warn!(%error, "cannot delete a body that nobody needs");
+        }
+    }
+}
+
+/// Why a body was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The node broke it off.
+    #[error("{0}")]
+    Node(NodeError),
+    /// It cannot be kept.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}

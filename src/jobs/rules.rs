@@ -1,0 +1,242 @@
+//! Where a job goes when an attempt has ended. Pure.
+//!
+//! | what came | what follows |
+//! |---|---|
+//! | an answer below 400, or the kind's word that it is good | succeeded |
+//! | an answer that the service's `retry.statuses` names, no connection, a connection that broke, a node that lost it, was removed or froze, too little GPU memory, no room for the result | another attempt, on another node first; dead when they are used up |
+//! | an answer that `retry.busy` names | another attempt; it does not count |
+//! | any other answer, or the kind's word that it is bad | failed, with that answer as the result |
+//! | it took too long | dead, or another attempt where `retry_on_timeout` says so |
+//! | nobody can say whether the node took it | `on_unknown`: dead, or another attempt |
+//! | it was taken back | canceled |
+
+use crate::config::plan::{JobsPlan, OnUnknown, Priority, RetryPlan};
+use crate::store::{Ended, JobRecord, Kept, Moment, Next, ResultHead};
+use http::{HeaderMap, StatusCode};
+use std::time::Duration;
+use tabane_api::{JobState, NodeError, RunError, Stop, Urgency, Verdict};
+
+/// How long a job waits after a node was busy with something else.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// What the file says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// How often, how long, and what then.
+    pub jobs: &'a JobsPlan,
+    /// Which answers count as a node's failure.
+    pub retry: &'a RetryPlan,
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub enum Came {
+    /// A result, kept.
+    Result(Verdict, ResultHead, Kept),
+    /// It came to nothing.
+    Error(RunError),
+    /// It was broken off.
+    Stopped(Stop),
+    /// Its node froze or was removed.
+    Revoked,
+    /// The result came and there is no room for it.
+    NoRoom(String),
+    /// The kind panicked.
+    Panicked,
+}
+
+/// How the attempt's end looks to whoever judges nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The node did its work.
+    None,
+    /// It was not asked, or did nothing.
+    Unused,
+    /// No connection came about.
+    Connect,
+    /// It broke off, or forgot.
+    Broke,
+    /// It answered with a status that counts as failure.
+    Status,
+    /// It went silent.
+    Silent,
+    /// It was broken off from our side: it may work on.
+    BrokenOff,
+}
+
+/// Where the job goes; `None`: the attempt ends without a word.
+pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> (Option<Ended>, Blame) {
+    let again = |outcome, error: String, result, blame| {
+        (
+            Some(another(outcome, error, result, job, rules, now)),
+            blame,
+        )
+    };
+    let over = |state, outcome, error, result, blame| {
+        let next = Next::Over(state, result);
+        let ended = Ended {
+            outcome,
+            error,
+            next,
+        };
+        (Some(ended), blame)
+    };
+    let status = match &came {
+        Came::Result(_, head, _) => head.status,
+        _ => StatusCode::OK,
+    };
+    match came {
+        Came::Result(Verdict::ByStatus, ..) if rules.retry.busy.contains(&status) => {
+            (Some(busy(now)), Blame::Unused)
+        }
+        Came::Result(Verdict::ByStatus, head, kept) if rules.retry.statuses.contains(&status) => {
+            let error = format!("the node answered {status}");
+            again("status", error, Some((head, kept)), Blame::Status)
+        }
+        Came::Result(verdict, head, kept) => {
+            let good = match verdict {
+                Verdict::Succeeded => true,
+                Verdict::Failed => false,
+                Verdict::ByStatus => status.as_u16() < 400,
+            };
+            let result = Some((head, kept));
+            match good {
+                true => over(JobState::Succeeded, "succeeded", None, result, Blame::None),
+                false => {
+                    let error = match verdict {
+                        Verdict::ByStatus => format!("the node answered {status}"),
+                        _ => "the node gave it up; its answer is the result".into(),
+                    };
+                    over(JobState::Failed, "failed", Some(error), result, Blame::None)
+                }
+            }
+        }
+        Came::Stopped(Stop::Cancel) => {
+            over(JobState::Canceled, "canceled", None, None, Blame::BrokenOff)
+        }
+        Came::Stopped(Stop::Timeout) => {
+            let limit = job.timeout_ms.map_or(rules.jobs.timeout, |ms| {
+                Duration::from_millis(ms.unsigned_abs())
+            });
+            let error = format!("it took longer than {}", humantime::format_duration(limit));
+            match rules.jobs.retry_on_timeout {
+                true => again("timeout", error, None, Blame::BrokenOff),
+                false => over(
+                    JobState::Dead,
+                    "timeout",
+                    Some(error),
+                    None,
+                    Blame::BrokenOff,
+                ),
+            }
+        }
+        Came::Revoked => {
+            let error = "its node is frozen, or was removed".into();
+            again("lost", error, None, Blame::Silent)
+        }
+        Came::NoRoom(why) => again("no_room", why, None, Blame::None),
+        Came::Panicked => {
+            let error = "the kind failed on this job".into();
+            again("internal", error, None, Blame::BrokenOff)
+        }
+        Came::Error(error) => {
+            let text = error.to_string();
+            match error {
+                RunError::Superseded => (None, Blame::BrokenOff),
+                RunError::Busy => (Some(busy(now)), Blame::Unused),
+                RunError::Impossible(_) => over(
+                    JobState::Failed,
+                    "impossible",
+                    Some(text),
+                    None,
+                    Blame::Unused,
+                ),
+                RunError::Unknown(_) => match rules.jobs.on_unknown {
+                    OnUnknown::Fail => over(
+                        JobState::Dead,
+                        "unknown",
+                        Some(text),
+                        None,
+                        Blame::BrokenOff,
+                    ),
+                    OnUnknown::Resubmit => again("unknown", text, None, Blame::BrokenOff),
+                },
+                RunError::Lost(_) => again("lost", text, None, Blame::Broke),
+                RunError::OutOfMemory(_) => again("out_of_memory", text, None, Blame::None),
+                RunError::Node(NodeError::Unreachable(_)) => {
+                    again("unreachable", text, None, Blame::Connect)
+                }
+                RunError::Node(NodeError::Timeout) => again("lost", text, None, Blame::Silent),
+                RunError::Node(NodeError::BadRequest(_)) => {
+                    again("internal", text, None, Blame::Unused)
+                }
+                RunError::Node(_) => again("lost", text, None, Blame::Broke),
+            }
+        }
+    }
+}
+
+/// The node was busy with something else: it did nothing, and that does not count.
+fn busy(now: Moment) -> Ended {
+    Ended {
+        outcome: "busy",
+        error: Some("the node is busy with something else".into()),
+        next: Next::Again {
+            not_before: Some(now.after(BUSY)),
+            counts: false,
+        },
+    }
+}
+
+fn another(
+    outcome: &'static str,
+    error: String,
+    result: Option<(ResultHead, Kept)>,
+    job: &JobRecord,
+    rules: Rules<'_>,
+    now: Moment,
+) -> Ended {
+    let failures = job.failures + 1;
+    let next = if failures >= rules.jobs.attempts {
+        Next::Over(JobState::Dead, result)
+    } else {
+        let backoff = &rules.jobs.backoff;
+        let step = backoff.get(failures as usize - 1).or(backoff.last());
+        Next::Again {
+            not_before: step.map(|step| now.after(*step)),
+            counts: true,
+        }
+    };
+    Ended {
+        outcome,
+        error: Some(error),
+        next,
+    }
+}
+
+/// The urgency of a job, as its service says, and as its `Priority` header asks (RFC 9218) where the service listens to it.
+pub fn priority(plan: &JobsPlan, service: Priority, asked: Option<Urgency>) -> Urgency {
+    match plan.priority.unwrap_or(service) {
+        Priority::Fixed(urgency) => urgency,
+        Priority::Header => asked.unwrap_or_default().max(plan.priority_cap),
+    }
+}
+
+impl Moment {
+    /// So much later.
+    pub fn after(self, wait: Duration) -> Moment {
+        let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        Moment(self.0.saturating_add(wait))
+    }
+}
+
+impl ResultHead {
+    /// The head of an answer whose body is this long.
+    pub fn new(status: StatusCode, headers: HeaderMap, length: u64) -> Self {
+        ResultHead {
+            status,
+            headers,
+            length,
+        }
+    }
+}
