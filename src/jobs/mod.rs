@@ -17,7 +17,7 @@ pub use document::{Standing, array_document, document, moment};
 pub use ids::{fingerprint, new_id};
 pub use live::{Following, Note, Progress, Running};
 pub use report::Reporter;
-pub use rules::{Blame, Came, Rules, after, priority};
+pub use rules::{After, Blame, Came, Rules, after, priority};
 
 use crate::store::{
     Accepted, ArrayAccepted, BlobStore, BlobWriter, Changed, Ended, IN_ROW, JobId, JobRecord,

@@ -64,30 +64,48 @@ pub enum Blame {
     BrokenOff,
 }
 
-/// Where the job goes; `None`: the attempt ends without a word.
-pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> (Option<Ended>, Blame) {
+/// What follows from an attempt.
+#[derive(Debug)]
+pub struct After {
+    /// Where the job goes; `None`: the attempt ends without a word.
+    pub ended: Option<Ended>,
+    /// How the node comes out of it.
+    pub blame: Blame,
+    /// A body that was kept and is nobody's result.
+    pub leftover: Option<Kept>,
+}
+
+/// Where a job goes when an attempt at it came to this.
+pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> After {
     let again = |outcome, error: String, result, blame| {
-        (
-            Some(another(outcome, error, result, job, rules, now)),
+        let (ended, leftover) = another(outcome, error, result, job, rules, now);
+        After {
+            ended: Some(ended),
             blame,
-        )
+            leftover,
+        }
     };
-    let over = |state, outcome, error, result, blame| {
-        let next = Next::Over(state, result);
-        let ended = Ended {
+    let over = |state, outcome, error, result, blame| After {
+        ended: Some(Ended {
             outcome,
             error,
-            next,
-        };
-        (Some(ended), blame)
+            next: Next::Over(state, result),
+        }),
+        blame,
+        leftover: None,
+    };
+    let busy = |leftover| After {
+        ended: Some(busy(now)),
+        blame: Blame::Unused,
+        leftover,
     };
     let status = match &came {
         Came::Result(_, head, _) => head.status,
         _ => StatusCode::OK,
     };
     match came {
-        Came::Result(Verdict::ByStatus, ..) if rules.retry.busy.contains(&status) => {
-            (Some(busy(now)), Blame::Unused)
+        Came::Result(Verdict::ByStatus, _, kept) if rules.retry.busy.contains(&status) => {
+            busy(Some(kept))
         }
         Came::Result(Verdict::ByStatus, head, kept) if rules.retry.statuses.contains(&status) => {
             let error = format!("the node answered {status}");
@@ -142,8 +160,12 @@ pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> (Opt
         Came::Error(error) => {
             let text = error.to_string();
             match error {
-                RunError::Superseded => (None, Blame::BrokenOff),
-                RunError::Busy => (Some(busy(now)), Blame::Unused),
+                RunError::Superseded => After {
+                    ended: None,
+                    blame: Blame::BrokenOff,
+                    leftover: None,
+                },
+                RunError::Busy => busy(None),
                 RunError::Impossible(_) => over(
                     JobState::Failed,
                     "impossible",
@@ -195,23 +217,25 @@ fn another(
     job: &JobRecord,
     rules: Rules<'_>,
     now: Moment,
-) -> Ended {
+) -> (Ended, Option<Kept>) {
     let failures = job.failures + 1;
-    let next = if failures >= rules.jobs.attempts {
-        Next::Over(JobState::Dead, result)
+    let (next, leftover) = if failures >= rules.jobs.attempts {
+        (Next::Over(JobState::Dead, result), None)
     } else {
         let backoff = &rules.jobs.backoff;
         let step = backoff.get(failures as usize - 1).or(backoff.last());
-        Next::Again {
+        let again = Next::Again {
             not_before: step.map(|step| now.after(*step)),
             counts: true,
-        }
+        };
+        (again, result.map(|(_, kept)| kept))
     };
-    Ended {
+    let ended = Ended {
         outcome,
         error: Some(error),
         next,
-    }
+    };
+    (ended, leftover)
 }
 
 /// The urgency of a job, as its service says, and as its `Priority` header asks (RFC 9218) where the service listens to it.
