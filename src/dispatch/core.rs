@@ -8,6 +8,7 @@ use super::world::{LiveService, World};
 use crate::config::plan::Plan;
 use crate::fleet::{self, Fleet};
 use crate::schedule::{self, Schedule, TicketId};
+use crate::store::JobId;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -23,13 +24,23 @@ pub(super) struct Core {
     /// Those that a file moved away from, for as long as requests keep them.
     pub(super) moved: Vec<Weak<Upstream>>,
     pub(super) waiters: HashMap<TicketId, Waiter>,
+    /// The tickets of jobs that wait.
+    pub(super) jobs: HashMap<JobId, TicketId>,
 }
 
 /// Someone whose ticket waits.
 pub(super) struct Waiter {
-    pub(super) tell: oneshot::Sender<Result<Lease, Refusal>>,
+    pub(super) tell: Tell,
     pub(super) service: Arc<LiveService>,
     pub(super) need: Need,
+}
+
+/// Who is told that a ticket's turn has come.
+pub(super) enum Tell {
+    /// A client that holds its connection.
+    Client(oneshot::Sender<Result<Lease, Refusal>>),
+    /// A job: an attempt begins.
+    Job(JobId),
 }
 
 /// What is left to do when the lock is open again.
@@ -91,6 +102,9 @@ impl Core {
             let Some(waiter) = self.waiters.remove(id) else {
                 return true;
             };
+            if let Tell::Job(job) = &waiter.tell {
+                self.jobs.remove(job);
+            }
             out.verdicts.push((waiter, self.verdict(action)));
             false
         });

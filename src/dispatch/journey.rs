@@ -1,6 +1,6 @@
 //! The way of one request: who and where, what it asks for, and the lease it gets or waits for.
 
-use super::core::Waiter;
+use super::core::{Tell, Waiter};
 use super::world::{ListenerKey, LiveService, World};
 use super::{Dispatch, Lease, Shared, now};
 use crate::access::Identity;
@@ -146,7 +146,7 @@ impl Dispatch {
                     core.waiters.insert(
                         id,
                         Waiter {
-                            tell,
+                            tell: Tell::Client(tell),
                             service: journey.service.clone(),
                             need: journey.need.clone(),
                         },

@@ -53,6 +53,11 @@ impl Lease {
         &self.upstream
     }
 
+    /// The service it was granted to.
+    pub(super) fn service(&self) -> &Arc<LiveService> {
+        &self.service
+    }
+
     /// What it was granted for.
     pub fn need(&self) -> &Need {
         &self.need

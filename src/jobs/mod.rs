@@ -7,23 +7,27 @@
 //!   hears so ends without a word.
 //! - Who runs attempts, and where, is dispatch's business.
 
+mod census;
 mod document;
 mod ids;
 mod live;
 mod report;
 mod rules;
 
+pub use census::TooMany;
 pub use document::{Standing, array_document, document, moment};
 pub use ids::{fingerprint, new_id};
 pub use live::{Following, Note, Progress, Running};
 pub use report::Reporter;
 pub use rules::{After, Blame, Came, Rules, after, priority};
 
+use crate::config::plan::JobsPlan;
 use crate::store::{
     Accepted, ArrayAccepted, BlobStore, BlobWriter, Changed, Ended, IN_ROW, JobId, JobRecord,
     JobStore, Kept, Moment, NewArray, NewJob, StoreError,
 };
 use bytes::{Bytes, BytesMut};
+use census::Census;
 use live::Live;
 use std::sync::Arc;
 use tabane_api::{Content, NodeError, Pieces};
@@ -41,6 +45,7 @@ struct Inner {
     blobs: Arc<dyn BlobStore>,
     clock: Clock,
     live: Live,
+    census: Census,
     /// Rung when a letter may have been written.
     letters: Notify,
 }
@@ -55,6 +60,7 @@ impl Jobs {
             blobs,
             clock,
             live: Live::default(),
+            census: Census::default(),
             letters: Notify::new(),
         }))
     }
@@ -79,18 +85,60 @@ impl Jobs {
         self.0.letters.notified().await;
     }
 
-    /// Takes a job in. It is on disk when this returns.
-    pub async fn accept(&self, job: NewJob) -> Result<Accepted, StoreError> {
-        let accepted = self.0.store.accept(job).await?;
-        if let Accepted::New(record) = &accepted {
-            self.tell(record);
+    /// Takes a job in, if its service and tenant have not as many as they may. It is on disk when this returns.
+    pub async fn accept(&self, job: NewJob, plan: &JobsPlan) -> Result<Accepted, AcceptError> {
+        let (service, tenant) = (job.service.clone(), job.tenant.clone());
+        let (most, of_tenant) = (plan.max, plan.max_per_tenant);
+        self.0
+            .census
+            .reserve(&service, &tenant, 1, most, of_tenant)?;
+        let accepted = self.0.store.accept(job).await;
+        match &accepted {
+            Ok(Accepted::New(record)) => self.tell(record),
+            _ => self.0.census.count_out(&service, &tenant, 1),
         }
-        Ok(accepted)
+        Ok(accepted?)
     }
 
     /// Takes an array in, all of it or nothing.
-    pub async fn accept_array(&self, array: NewArray) -> Result<ArrayAccepted, StoreError> {
-        self.0.store.accept_array(array).await
+    pub async fn accept_array(
+        &self,
+        array: NewArray,
+        plan: &JobsPlan,
+    ) -> Result<ArrayAccepted, AcceptError> {
+        let (service, tenant, count) = (
+            array.service.clone(),
+            array.tenant.clone(),
+            array.jobs.len(),
+        );
+        let (most, of_tenant) = (plan.max, plan.max_per_tenant);
+        self.0
+            .census
+            .reserve(&service, &tenant, count, most, of_tenant)?;
+        let accepted = self.0.store.accept_array(array).await;
+        if !matches!(accepted, Ok(ArrayAccepted::New(..))) {
+            self.0.census.count_out(&service, &tenant, count);
+        }
+        Ok(accepted?)
+    }
+
+    /// A job from before the gateway's start is not over.
+    pub fn count_in(&self, job: &JobRecord) {
+        self.0.census.count_in(&job.service, &job.tenant);
+    }
+
+    /// A job that is over, and did not succeed, waits again.
+    pub async fn retry(&self, job: &str) -> Result<Changed, StoreError> {
+        let changed = self.0.store.retry(job, self.now()).await;
+        if let Ok(Changed::Now(record)) = &changed {
+            self.count_in(record);
+        }
+        self.told(changed)
+    }
+
+    /// Where a backend calls when it is done with this attempt: a path of the gateway's.
+    pub fn callback_path(&self, job: &str, attempt: u32) -> String {
+        format!("/_tabane/callbacks/{job}/{attempt}")
     }
 
     /// An attempt begins on this endpoint.
@@ -136,6 +184,7 @@ impl Jobs {
             self.0.live.note(parent, || Note::Child);
         }
         if record.state.is_over() {
+            self.0.census.count_out(&record.service, &record.tenant, 1);
             self.0.live.over(&record.id);
         }
     }
@@ -213,6 +262,23 @@ impl Jobs {
         {
             tracing::warn!(%error, "cannot delete a body that nobody needs");
         }
+    }
+}
+
+/// Why a job was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// As many are not over as may be.
+    #[error("{} jobs are not over", .0.jobs)]
+    TooMany(TooMany),
+    /// It cannot be kept.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
+
+impl From<TooMany> for AcceptError {
+    fn from(too_many: TooMany) -> Self {
+        AcceptError::TooMany(too_many)
     }
 }
 
