@@ -6,7 +6,7 @@ use super::{Dispatch, Lease, Shared, now};
 use crate::access::Identity;
 use crate::config::plan::{Priority, RouteOptions};
 use crate::fleet::End;
-use crate::schedule::{self, QueueLimits, Ticket, TicketId};
+use crate::schedule::{self, QueueLimits, Span, Ticket, TicketId, Turn};
 use crate::telemetry::Event;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -116,7 +116,8 @@ impl Dispatch {
             need: journey.need.clone(),
             policy: journey.service.policy.clone(),
             excluded: journey.excluded.clone(),
-            arrived: journey.arrived,
+            turn: Turn::Held(journey.arrived),
+            expected: Span::default(),
             queue: QueueLimits {
                 max: queue.max,
                 max_wait: queue.max_wait,

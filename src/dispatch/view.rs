@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tabane_api::{ANONYMOUS, Ask, Caller, Candidate, Need};
 
+/// So many of those who wait are shown: more than a person reads, and little enough to copy under the lock.
+const SHOWN: usize = 1000;
+
 /// A node with what is known of its endpoints.
 #[derive(Clone, Debug, Serialize)]
 pub struct NodeView {
@@ -68,12 +71,23 @@ pub struct ServiceView {
     pub policy: &'static str,
     /// Its pool.
     pub pool: String,
-    /// How many wait.
+    /// How many wait with a connection.
     pub waiting: usize,
     /// How many may.
     pub queue_max: usize,
+    /// How many jobs wait that were accepted for later.
+    pub stored: usize,
     /// How many of its endpoints get requests.
     pub usable_endpoints: usize,
+}
+
+/// Who waits, over all services.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueueView {
+    /// How many.
+    pub total: usize,
+    /// The first 1000 of them, in order.
+    pub first: Vec<WaitingView>,
 }
 
 /// A pool as it is now.
@@ -188,6 +202,7 @@ impl Dispatch {
             pool: world.plan.pools[service.plan.pool].name.to_string(),
             waiting: core.schedule.waiting_in(&service.plan.name),
             queue_max: service.plan.queue.max,
+            stored: core.schedule.stored_in(&service.plan.name),
             usable_endpoints: core
                 .pools
                 .members(service.pool)
@@ -221,8 +236,12 @@ impl Dispatch {
     }
 
     /// Who waits, in order.
-    pub fn queue(&self) -> Vec<WaitingView> {
-        self.0.core.lock().schedule.snapshot()
+    pub fn queue(&self) -> QueueView {
+        let core = self.0.core.lock();
+        QueueView {
+            total: core.schedule.waiting(),
+            first: core.schedule.snapshot(SHOWN),
+        }
     }
 
     /// What `/metrics` says of endpoints.
