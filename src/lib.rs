@@ -20,5 +20,6 @@ pub mod schedule;
 mod simulation;
 pub mod store;
 pub mod telemetry;
+pub mod wire;
 
 pub use app::{App, Gateway, Source, app};

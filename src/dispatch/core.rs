@@ -7,7 +7,7 @@ use super::upstream::Upstream;
 use super::world::{LiveService, World};
 use crate::config::plan::Plan;
 use crate::fleet::{self, Fleet};
-use crate::schedule::{self, Schedule, TicketId};
+use crate::schedule::{self, PoolId, Schedule, TicketId};
 use crate::store::JobId;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -64,15 +64,15 @@ impl Core {
         out.fleet.extend(actions);
     }
 
-    /// Why no endpoint of the pool could ever serve a ticket; `None` when one could, or when there is none at all.
-    pub(super) fn nobody_fits(&self, ticket: &schedule::Ticket) -> Option<String> {
-        let members = self.pools.members(ticket.pool).iter();
+    /// Why no endpoint of the pool could ever serve a need; `None` when one could, or when there is none at all.
+    pub(super) fn nobody_fits(&self, pool: PoolId, need: &Need) -> Option<String> {
+        let members = self.pools.members(pool).iter();
         let mut nodes = members
             .filter_map(|(id, _)| self.fleet.get(*id))
             .map(fleet::Endpoint::node);
-        let first = lacks(&ticket.need, nodes.next()?)?;
+        let first = lacks(need, nodes.next()?)?;
         nodes
-            .all(|node| lacks(&ticket.need, node).is_some())
+            .all(|node| lacks(need, node).is_some())
             .then_some(first)
     }
 

@@ -4,13 +4,14 @@ use super::core::{Tell, Waiter};
 use super::world::{ListenerKey, LiveService, World};
 use super::{Dispatch, Lease, Shared, now};
 use crate::access::Identity;
-use crate::config::plan::{Priority, RouteOptions};
+use crate::config::plan::{JobsMode, Priority, RouteOptions};
 use crate::fleet::End;
+use crate::jobs;
 use crate::schedule::{self, QueueLimits, Span, Ticket, TicketId, Turn};
 use crate::telemetry::Event;
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -102,6 +103,92 @@ impl Dispatch {
         })
     }
 
+    /// Finds out who asks, where no service is asked for.
+    ///
+    /// Errors: `Unauthorized`, or the gateway goes down.
+    pub fn identify(
+        &self,
+        world: &World,
+        listener: &ListenerKey,
+        headers: &HeaderMap,
+        from: IpAddr,
+    ) -> Result<Identity, Refusal> {
+        if self.is_closing() {
+            return Err(Refusal::ShuttingDown);
+        }
+        let loopback = listener.address.ip().is_loopback();
+        world.access.identify(headers, from, loopback)
+    }
+
+    /// A journey to a service that is named, not routed to: of a job that is submitted by its service's name.
+    ///
+    /// Errors: there is no such service, it takes no jobs, or its kind refuses the request.
+    pub fn journey_to(
+        &self,
+        world: &World,
+        service: &str,
+        caller: Caller,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Journey, Refusal> {
+        let Some(service) = world.service(service).cloned() else {
+            return Err(Refusal::NotFound(format!(
+                "there is no service `{service}`"
+            )));
+        };
+        if service.plan.jobs.mode == JobsMode::Off {
+            let name = &service.plan.name;
+            return Err(Refusal::Forbidden(format!(
+                "service `{name}` takes no jobs"
+            )));
+        }
+        let mut journey = Journey {
+            need: Need::of_class(""),
+            excluded: Vec::new(),
+            arrived: now(),
+            service,
+            options: RouteOptions::default(),
+            caller: caller.clone(),
+            key_headers: Vec::new(),
+        };
+        let ask = Ask {
+            method,
+            path: uri.path(),
+            query: uri.query(),
+            headers,
+            caller: &caller,
+        };
+        let mut step = journey.classify(&ask, None)?;
+        if matches!(step, Step::ReadKey | Step::ReadBody { .. }) {
+            step = journey.classify(&ask, Some(body))?;
+        }
+        match step {
+            Step::Lease => Ok(journey),
+            _ => {
+                let name = &journey.service.plan.name;
+                let why =
+                    format!("the kind of service `{name}` answers this itself; ask it directly");
+                Err(Refusal::BadRequest(why))
+            }
+        }
+    }
+
+    /// Whether any endpoint of the file could ever serve it.
+    ///
+    /// Errors: `NoFit`, with the nearest miss.
+    pub fn could_ever(&self, journey: &Journey) -> Result<(), Refusal> {
+        let core = self.0.core.lock();
+        match core.nobody_fits(journey.service.pool, &journey.need) {
+            None => Ok(()),
+            Some(why) => Err(Refusal::NoFit {
+                service: journey.service.plan.name.to_string(),
+                why,
+            }),
+        }
+    }
+
     /// Gets slots on an endpoint, at once or after waiting. Dropping the future gives the place up.
     ///
     /// Errors: `QueueFull`, `WaitedTooLong`, `NoFit`, `ShuttingDown`.
@@ -127,7 +214,7 @@ impl Dispatch {
             if shared.over.load(Ordering::Acquire) {
                 return Err(Refusal::ShuttingDown);
             }
-            if let Some(why) = core.nobody_fits(&ticket) {
+            if let Some(why) = core.nobody_fits(ticket.pool, &ticket.need) {
                 let service = ticket.service.to_string();
                 return Err(Refusal::NoFit { service, why });
             }
@@ -247,6 +334,20 @@ impl Journey {
         };
         self.need = need;
         Ok(Step::Lease)
+    }
+
+    /// How soon it wants its turn as a job.
+    pub fn job_urgency(&self, headers: &HeaderMap) -> Urgency {
+        let service = self.options.priority.unwrap_or(self.service.plan.priority);
+        let asked = headers
+            .get("priority")
+            .and_then(|value| value.to_str().ok());
+        jobs::priority(&self.service.plan.jobs, service, asked.and_then(urgency))
+    }
+
+    /// Whether its service and route let it be accepted for later.
+    pub fn jobs_mode(&self) -> JobsMode {
+        self.options.jobs.unwrap_or(self.service.plan.jobs.mode)
     }
 
     /// What it needs.

@@ -7,7 +7,7 @@ use super::core::{Tell, Waiter};
 use super::{Dispatch, Lease, LiveService, Shared, World, attempt};
 use crate::fleet::End;
 use crate::jobs::{Jobs, Standing};
-use crate::schedule::{self, QueueLimits, Ticket, TicketId};
+use crate::schedule::{self, QueueLimits, Span, Ticket, TicketId, Turn};
 use crate::store::{JobId, JobRecord, Moment};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -100,9 +100,9 @@ impl Dispatch {
     }
 
     /// Where a job that waits stands.
-    pub fn standing(&self, job: &str) -> Standing {
+    pub fn standing(&self, job: &JobRecord) -> Standing {
         let core = self.0.core.lock();
-        let Some(ticket) = core.jobs.get(job) else {
+        let Some(ticket) = core.jobs.get(&job.id) else {
             return Standing::default();
         };
         Standing {
@@ -215,8 +215,8 @@ impl Shared {
                 need: job.need.clone(),
                 policy: service.policy.clone(),
                 excluded,
-                arrived: now,
-                stored: Some(job.seq.unsigned_abs()),
+                turn: Turn::Stored(job.seq),
+                expected: Span::default(),
                 queue: QueueLimits {
                     max: usize::MAX,
                     max_wait: Duration::MAX,

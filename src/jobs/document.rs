@@ -15,10 +15,10 @@ pub struct Standing {
     pub eta_s: Option<(f64, f64)>,
 }
 
-/// The document of a job. `at` is what its links begin with: `…/_tabane/jobs`.
+/// The document of a job; in lists, without its attempts. `at` is what its links begin with: `…/_tabane/jobs`.
 pub fn document(
     job: &JobRecord,
-    attempts: &[AttemptRecord],
+    attempts: Option<&[AttemptRecord]>,
     progress: Option<&Progress>,
     standing: Standing,
     at: &str,
@@ -94,10 +94,10 @@ pub fn document(
             json!({"status": result.status.as_u16(), "length": result.length, "content_type": kind}),
         );
     }
-    doc.insert(
-        "attempts".into(),
-        attempts.iter().map(attempt).collect::<Vec<_>>().into(),
-    );
+    if let Some(attempts) = attempts {
+        let attempts: Vec<_> = attempts.iter().map(attempt).collect();
+        doc.insert("attempts".into(), attempts.into());
+    }
     doc.insert(
         "links".into(),
         json!({

@@ -24,7 +24,7 @@ pub use rules::{After, Blame, Came, Rules, after, priority};
 use crate::config::plan::JobsPlan;
 use crate::store::{
     Accepted, ArrayAccepted, BlobStore, BlobWriter, Changed, Ended, IN_ROW, JobId, JobRecord,
-    JobStore, Kept, Moment, NewArray, NewJob, StoreError,
+    JobStore, Kept, Moment, NewArray, NewJob, Spooled, StoreError,
 };
 use bytes::{Bytes, BytesMut};
 use census::Census;
@@ -225,6 +225,16 @@ impl Jobs {
         let mut writer = self.0.blobs.begin().await?;
         writer.append(bytes).await?;
         Ok(Kept::Blob(writer.finish().await?))
+    }
+
+    /// Keeps a body that a request was held with.
+    pub async fn adopt(&self, spooled: &Arc<Spooled>) -> Result<Kept, StoreError> {
+        if spooled.length() <= IN_ROW as u64 {
+            let read = spooled.read(0, IN_ROW).await;
+            let bytes = read.map_err(|error| StoreError::Unusable(error.to_string()))?;
+            return Ok(Kept::Row(bytes));
+        }
+        Ok(Kept::Blob(self.0.blobs.adopt(spooled).await?))
     }
 
     /// Keeps a body as it comes from a node, and says how long it is.

@@ -1,6 +1,6 @@
 //! Bodies too long for a row, by name, until somebody deletes them. Files are one way to keep them; S3 can be another.
 
-use super::StoreError;
+use super::{Spooled, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -34,6 +34,9 @@ pub trait BlobWriter: Send {
 pub trait BlobStore: Send + Sync {
     /// A new body.
     async fn begin(&self) -> Result<Box<dyn BlobWriter>, StoreError>;
+
+    /// Takes over a body that a request was held with, without copying it where that can be.
+    async fn adopt(&self, spooled: &Arc<Spooled>) -> Result<BlobRef, StoreError>;
 
     /// A body that is kept.
     ///
