@@ -12,6 +12,7 @@ mod ids;
 mod live;
 mod report;
 mod rules;
+pub mod webhook;
 
 pub use document::{Standing, array_document, document, moment};
 pub use ids::{fingerprint, new_id};
