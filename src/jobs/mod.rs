@@ -13,6 +13,7 @@ mod ids;
 mod live;
 mod report;
 mod rules;
+pub mod webhook;
 
 pub use census::TooMany;
 pub use document::{Standing, array_document, document, moment};
