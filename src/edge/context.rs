@@ -26,6 +26,8 @@ pub struct Ctx {
     pub(super) world: Option<Arc<World>>,
     /// The service it is for, known even where it was refused before its journey began.
     pub(super) service: Option<Arc<LiveService>>,
+    /// Who asks, where no journey knows.
+    pub(super) tenant: Option<Arc<str>>,
     pub(super) journey: Option<Journey>,
     pub(super) body: Body,
     /// Whether the client was told to send its body (`Expect: 100-continue`).
@@ -83,6 +85,7 @@ impl Ctx {
             log: world.as_ref().map_or(quiet, |world| world.plan.log),
             world,
             service: None,
+            tenant: None,
             journey: None,
             body: Body::default(),
             continued: false,

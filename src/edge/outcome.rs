@@ -97,7 +97,9 @@ fn line<'a>(
         tenant: ctx
             .journey
             .as_ref()
-            .map_or("-", |journey| &journey.caller.tenant),
+            .map(|journey| &*journey.caller.tenant)
+            .or(ctx.tenant.as_deref())
+            .unwrap_or("-"),
         client: client(session),
         service: ctx
             .journey

@@ -106,6 +106,16 @@ impl Wire {
         self.accepted_document(jobs, world, &job, wait).await
     }
 
+    /// The client of a job left while it waited for its end, and the service says that nobody wants it then.
+    pub async fn abandon(&self, job: JobRecord) {
+        if let Ok(jobs) = self.jobs()
+            && !job.state.is_over()
+            && let Err(error) = self.cancel(jobs, job).await
+        {
+            tracing::warn!(%error, "a job whose client left cannot be canceled");
+        }
+    }
+
     async fn new_job(
         &self,
         jobs: &Jobs,
@@ -273,11 +283,6 @@ pub(super) fn query(query: Option<&str>, name: &str) -> Option<String> {
 
 fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// The times of a plan that a job carries.
-pub(super) fn keeps(plan: &JobsPlan) -> (i64, i64) {
-    (millis(plan.keep), millis(plan.keep_dead))
 }
 
 // === impl HeldBody ===
