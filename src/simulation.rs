@@ -312,7 +312,7 @@ impl Farm {
         );
         assert_eq!(self.schedule.waiting(), self.waiting.len());
         // A scan of all for each of all: not after every event.
-        if self.arrived % 8 == 0 {
+        if self.arrived.is_multiple_of(8) {
             self.check_lines();
         }
         for endpoint in self.fleet.all() {
