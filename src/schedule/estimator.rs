@@ -59,12 +59,14 @@ pub struct Estimator {
     changed: BTreeSet<Pair>,
     /// Weights of endpoints, by service.
     weights: HashMap<Arc<str>, ByEndpoint<u32>>,
-    /// Guesses made since the last run was learned. A class that ran nowhere is `None`: all such are guessed alike.
-    guesses: HashMap<(Arc<str>, Option<Arc<str>>), ByEndpoint<Option<f64>>>,
+    /// Guesses made since the last run was learned.
+    guesses: HashMap<Guessed, ByEndpoint<Option<f64>>>,
     most: usize,
 }
 
 type Pair = (ClassKey, Arc<str>);
+/// A service and its class. One that ran nowhere is `None`: all such are guessed alike.
+type Guessed = (Arc<str>, Option<Arc<str>>);
 type ByEndpoint<T> = HashMap<Arc<str>, T>;
 
 #[derive(Debug)]
