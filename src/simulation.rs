@@ -185,7 +185,10 @@ impl Farm {
             excluded: Vec::new(),
             // A job's number is not the order in which it comes to wait: a second attempt keeps its turn.
             turn: match self.below(3) {
-                0 => Turn::Stored(self.below(self.next as usize) as i64),
+                // Bounded when they are accepted, as jobs are.
+                0 if self.schedule.waiting() < 50 => {
+                    Turn::Stored(self.below(self.next as usize) as i64)
+                }
                 _ => Turn::Held(self.now),
             },
             expected: Span::new(self.below(9) as f64, 1.0),
@@ -308,7 +311,10 @@ impl Farm {
             "conservation"
         );
         assert_eq!(self.schedule.waiting(), self.waiting.len());
-        self.check_lines();
+        // A scan of all for each of all: not after every event.
+        if self.arrived.is_multiple_of(8) {
+            self.check_lines();
+        }
         for endpoint in self.fleet.all() {
             let most = self.most.entry(endpoint.id()).or_default();
             // A plan may make it smaller than what it holds; then nothing is added until it is below.

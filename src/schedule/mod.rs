@@ -15,13 +15,18 @@
 //! - At most `queue.max` tickets of a service wait with a connection; the next is refused and told when to come
 //!   back. Stored ones are never refused: they were bounded when they were accepted.
 
+mod estimator;
+mod eta;
 mod lanes;
+mod learned;
 mod line;
 mod policies;
 mod rate;
 mod span;
 mod ticket;
 
+pub use estimator::{ClassKey, Estimate, Estimator};
+pub use eta::{Eta, remaining};
 pub use policies::register;
 pub use span::Span;
 pub use ticket::{PoolId, QueueLimits, Ticket, TicketId, Turn, WaitingView};
