@@ -9,7 +9,7 @@ use super::world::LiveService;
 use super::{Shared, World};
 use crate::fleet::{End, Failure};
 use crate::jobs::{self, After, Blame, Came, Jobs, KeepError, Reporter, Rules};
-use crate::store::{Changed, Ended, JobId, JobRecord, ResultHead, StoreError};
+use crate::store::{Changed, Ended, JobId, JobRecord, Next, ResultHead, StoreError};
 use futures::FutureExt;
 use http::Uri;
 use std::panic::AssertUnwindSafe;
@@ -207,7 +207,13 @@ impl Work {
     }
 
     /// Gives the slot back, writes the end, and sends the job where it goes. `idle`: the node said that it stopped.
-    pub(super) async fn close(self, lease: Lease, service: &LiveService, came: Came, idle: bool) {
+    pub(super) async fn close(
+        self,
+        mut lease: Lease,
+        service: &LiveService,
+        came: Came,
+        idle: bool,
+    ) {
         let runner = self.active.runner().clone();
         let rules = Rules {
             jobs: &service.plan.jobs,
@@ -220,6 +226,10 @@ impl Work {
         } = jobs::after(came, &self.job, rules, runner.jobs.now());
         let endpoint = lease.upstream().name.clone();
         let failed = !matches!(blame, Blame::None | Blame::Unused | Blame::BrokenOff);
+        if matches!(&ended, Some(ended) if matches!(ended.next, Next::Over(JobState::Succeeded, _)))
+        {
+            lease.went_well();
+        }
         // The node is free now, whatever the disk takes.
         lease.end(match blame {
             Blame::None => End::Done,

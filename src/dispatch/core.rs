@@ -3,6 +3,7 @@
 use super::lease::Lease;
 use super::pools::Pools;
 use super::room::{FleetRoom, lacks};
+use super::times::Times;
 use super::upstream::Upstream;
 use super::world::{LiveService, World};
 use crate::config::plan::Plan;
@@ -26,6 +27,7 @@ pub(super) struct Core {
     pub(super) waiters: HashMap<TicketId, Waiter>,
     /// The tickets of jobs that wait.
     pub(super) jobs: HashMap<JobId, TicketId>,
+    pub(super) times: Times,
 }
 
 /// Someone whose ticket waits.
@@ -105,21 +107,28 @@ impl Core {
             if let Tell::Job(job) = &waiter.tell {
                 self.jobs.remove(job);
             }
-            out.verdicts.push((waiter, self.verdict(action)));
+            let verdict = verdict(&self.upstreams, action);
+            if let Ok(upstream) = &verdict {
+                let service = &waiter.service.plan.name;
+                self.times.began(service, upstream, &waiter.need, now);
+            }
+            out.verdicts.push((waiter, verdict));
             false
         });
         actions
     }
 
-    pub(super) fn verdict(&self, action: &schedule::Action) -> Result<Arc<Upstream>, Refusal> {
-        match action {
-            schedule::Action::Refuse(_, why) => Err(why.clone()),
-            schedule::Action::Grant(_, endpoint) => {
-                self.upstreams.get(endpoint).cloned().ok_or_else(|| {
-                    Refusal::Internal("the endpoint left while it was granted".into())
-                })
-            }
-        }
+    /// What came of a ticket that is not waited for: its slots are taken, and its work begins.
+    pub(super) fn granted(
+        &mut self,
+        action: &schedule::Action,
+        service: &Arc<str>,
+        need: &Need,
+        now: Instant,
+    ) -> Result<Arc<Upstream>, Refusal> {
+        let upstream = verdict(&self.upstreams, action)?;
+        self.times.began(service, &upstream, need, now);
+        Ok(upstream)
     }
 
     /// All that leases may be out for: the endpoints as they are, and as they were before a file moved them.
@@ -162,6 +171,19 @@ impl Core {
             })
             .collect();
         self.pools.replace(pools);
+    }
+}
+
+fn verdict(
+    upstreams: &HashMap<EndpointId, Arc<Upstream>>,
+    action: &schedule::Action,
+) -> Result<Arc<Upstream>, Refusal> {
+    match action {
+        schedule::Action::Refuse(_, why) => Err(why.clone()),
+        schedule::Action::Grant(_, endpoint) => upstreams
+            .get(endpoint)
+            .cloned()
+            .ok_or_else(|| Refusal::Internal("the endpoint left while it was granted".into())),
     }
 }
 

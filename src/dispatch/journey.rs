@@ -228,7 +228,10 @@ impl Dispatch {
                 });
             }
             match own {
-                Some(action) => core.verdict(&action).map(Ok),
+                Some(action) => {
+                    let service = &journey.service.plan.name;
+                    core.granted(&action, service, &journey.need, now).map(Ok)
+                }
                 None => {
                     let (tell, told) = oneshot::channel();
                     core.waiters.insert(

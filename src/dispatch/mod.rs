@@ -20,6 +20,7 @@ mod route;
 mod runner;
 #[cfg(test)]
 mod tests;
+mod times;
 mod upstream;
 mod view;
 mod world;
@@ -48,6 +49,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Need, NodeClient, ProbeError, Stopped, Vitals};
+use times::Times;
 use tokio::sync::{Notify, watch};
 
 /// The gateway's middle: a handle, cheap to clone.
@@ -114,6 +116,7 @@ impl Dispatch {
                 moved: Vec::new(),
                 waiters: HashMap::new(),
                 jobs: HashMap::new(),
+                times: Times::default(),
             }),
             world: ArcSwap::from_pointee(None),
             means,
@@ -143,6 +146,7 @@ impl Dispatch {
                 .fleet
                 .apply(fleet::Event::Plan(specs(&world.plan)), now);
             core.place_members(&world);
+            core.times.weigh(&world.plan);
             core.match_waiting(now, out);
             out.fleet.extend(actions);
             shared.world.store(Arc::new(Some(world.clone())));
@@ -424,9 +428,11 @@ impl Shared {
         self.turn(|core, now, out| core.apply(fleet::Event::Answered { endpoint }, now, out));
     }
 
-    fn ended(self: &Arc<Self>, endpoint: EndpointId, need: &Need, end: End, cool_down: Duration) {
-        let slots = need.slots;
+    fn ended(self: &Arc<Self>, lease: &Lease, end: End) {
+        let (slots, endpoint) = (lease.need().slots, lease.upstream().id);
+        let cool_down = lease.service().plan.cool_down;
         self.turn(|core, now, out| {
+            core.times.ended(lease, end, now);
             core.apply(
                 fleet::Event::Ended {
                     endpoint,

@@ -128,7 +128,9 @@ impl Shared {
             let upstream = core.upstreams.get(&endpoint)?.clone();
             core.fleet
                 .occupy(endpoint, job.need.slots, now())
-                .then_some(upstream)?
+                .then_some(())?;
+            core.times.began(&job.service, &upstream, &job.need, now());
+            upstream
         };
         Some(Lease::new(
             self.clone(),

@@ -4,10 +4,10 @@
 //! A ticket is small and can be made again from the store, so all that wait have one, and a restart takes them all up.
 
 use super::core::{Tell, Waiter};
-use super::{Dispatch, Lease, LiveService, Shared, World, attempt};
+use super::{Dispatch, Lease, LiveService, Shared, World, attempt, now};
 use crate::fleet::End;
 use crate::jobs::{Jobs, Standing};
-use crate::schedule::{self, QueueLimits, Span, Ticket, TicketId, Turn};
+use crate::schedule::{self, QueueLimits, Ticket, TicketId, Turn};
 use crate::store::{JobId, JobRecord, Moment};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -101,13 +101,18 @@ impl Dispatch {
 
     /// Where a job that waits stands.
     pub fn standing(&self, job: &JobRecord) -> Standing {
-        let core = self.0.core.lock();
-        let Some(ticket) = core.jobs.get(&job.id) else {
+        let mut core = self.0.core.lock();
+        let Some(waiter) = core.jobs.get(&job.id).and_then(|id| core.waiters.get(id)) else {
             return Standing::default();
         };
+        let pool = waiter.service.pool;
+        let before = core.schedule.before(core.jobs[&job.id]);
+        let own = core.expected(&job.service, pool, &job.need);
         Standing {
-            position: core.schedule.rank(*ticket),
-            eta_s: None,
+            position: before.map(|(position, _)| position),
+            eta_s: before
+                .and_then(|(_, before)| core.eta(pool, before, own, now()))
+                .map(|eta| (eta.p50_s, eta.p90_s)),
         }
     }
 
@@ -208,6 +213,7 @@ impl Shared {
                 .collect();
             excluded.sort_unstable();
             excluded.dedup();
+            let expected = core.expected(&service.plan.name, service.pool, &job.need);
             let ticket = Ticket {
                 id,
                 service: service.plan.name.clone(),
@@ -216,7 +222,7 @@ impl Shared {
                 policy: service.policy.clone(),
                 excluded,
                 turn: Turn::Stored(job.seq),
-                expected: Span::default(),
+                expected,
                 queue: QueueLimits {
                     max: usize::MAX,
                     max_wait: Duration::MAX,

@@ -3,7 +3,6 @@
 use super::ask::Wishes;
 use super::collect::Wait;
 use super::{Answer, Call, Who, Wire, base, unavailable};
-use crate::config::plan::JobsPlan;
 use crate::dispatch::{Journey, LiveService, World};
 use crate::jobs::{self, AcceptError, Jobs, new_id};
 use crate::store::{Accepted, Idempotency, JobRecord, Kept, NewJob, Spooled};
