@@ -12,6 +12,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often what was kept long enough is deleted.
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// How often what was learned of times is written.
+const LEARN: Duration = Duration::from_secs(60);
+
 /// How many jobs one step touches, so that nothing else waits for it.
 const STEP: usize = 500;
 
@@ -23,7 +26,7 @@ impl Dispatch {
         let Some(runner) = self.0.runner.get() else {
             return;
         };
-        let mut swept = Instant::now();
+        let (mut swept, mut learned) = (Instant::now(), Instant::now());
         loop {
             let now = runner.jobs.now();
             if let Err(error) = self.0.pass(now).await {
@@ -33,6 +36,10 @@ impl Dispatch {
                 swept = Instant::now();
                 self.sweep_jobs(now).await;
             }
+            if learned.elapsed() >= LEARN {
+                learned = Instant::now();
+                self.write_times().await;
+            }
             let due = runner.next_due().map_or(TICK, |due| {
                 let ms = due.0.saturating_sub(runner.jobs.now().0);
                 Duration::from_millis(u64::try_from(ms).unwrap_or_default()).min(TICK)
@@ -41,6 +48,17 @@ impl Dispatch {
                 () = sleep(due) => {}
                 () = runner.wake.notified() => {}
             }
+        }
+    }
+
+    /// Writes what was learned of times since the last call.
+    pub async fn write_times(&self) {
+        let Some(jobs) = self.jobs() else { return };
+        let changed = self.0.core.lock().times.changed();
+        if !changed.is_empty()
+            && let Err(error) = jobs.store().learn(changed).await
+        {
+            tracing::warn!(%error, "what was learned of times cannot be kept");
         }
     }
 

@@ -31,6 +31,14 @@ impl Dispatch {
         let Some(runner) = self.0.runner.get() else {
             return Ok(0);
         };
+        let times = runner.jobs.store().learned().await?;
+        let unread = self.0.core.lock().times.import(times);
+        if unread > 0 {
+            tracing::warn!(
+                unread,
+                "some learned times cannot be read; they are learned anew"
+            );
+        }
         let (mut after, mut count) = (0, 0);
         loop {
             let page = runner.jobs.store().unfinished(after, PAGE).await?;
