@@ -158,7 +158,9 @@ impl Work {
         let world: Option<Arc<World>> = Option::clone(&self.shared.world.load());
         let callback = world.and_then(|world| {
             let base = world.plan.nodes_reach_us_at.clone()?;
-            let path = jobs.callback_path(&self.job.id, self.job.attempt);
+            // A call that comes after the attempt's time finds nobody.
+            let until = jobs.now().after(self.left(jobs, service));
+            let path = jobs.callback_path(&self.job.id, self.job.attempt, until);
             format!("{base}{path}").parse::<Uri>().ok()
         });
         let mut need = self.job.need.clone();

@@ -1,6 +1,7 @@
 //! From the head of a request to the lease of a node, or to an answer of the gateway's own.
 
 use super::context::Ctx;
+use super::cors;
 use super::hold::{self, HoldError};
 use super::hop;
 use super::jobs;
@@ -56,6 +57,11 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, why: &Refusal) 
 }
 
 async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Stop> {
+    let origin = session.req_header().headers.get(header::ORIGIN);
+    if origin.is_some() && pages(edge, session, ctx)? && cors::is_preflight(session.req_header()) {
+        cors::preflight(session, ctx).await?;
+        return Ok(true);
+    }
     if jobs::is_ours(session.req_header()) {
         jobs::serve(edge, session, ctx).await?;
         return Ok(true);
@@ -137,6 +143,28 @@ pub(super) enum Extent {
     Memory(u64),
     /// All of it: in memory as far as the service says, then on disk if there is one.
     All,
+}
+
+/// Whether the file says which pages may ask here; remembers whether this one may.
+fn pages(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Stop> {
+    let (listener, host) = arrived(edge, session, ctx)?;
+    let head = session.req_header();
+    let world = ctx.world.as_deref().ok_or(Refusal::ShuttingDown)?;
+    let here = world.service_at(&listener, &host, head.uri.path());
+    // A job is asked for by pages of any service: it shows whose it is by its key or link.
+    let everywhere = world.services.iter().filter(|_| jobs::is_ours(head));
+    let plans = here
+        .iter()
+        .chain(everywhere)
+        .map(|service| &service.plan.cors);
+    let plans = plans.filter(|plan| plan.any || !plan.origins.is_empty());
+    let (mut said, mut origin) = (false, None);
+    for plan in plans {
+        said = true;
+        origin = origin.or_else(|| cors::allowed(plan, head));
+    }
+    ctx.cors = origin;
+    Ok(said)
 }
 
 fn journey_of(ctx: &mut Ctx) -> Result<&mut Journey, Stop> {

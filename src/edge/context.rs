@@ -1,3 +1,4 @@
+use super::cors;
 use super::held::Slot;
 use super::hold::Body;
 use super::pace::Pace;
@@ -26,6 +27,8 @@ pub struct Ctx {
     pub(super) world: Option<Arc<World>>,
     /// The service it is for, known even where it was refused before its journey began.
     pub(super) service: Option<Arc<LiveService>>,
+    /// The origin of a page that may read the answer.
+    pub(super) cors: Option<HeaderValue>,
     /// Who asks, where no journey knows.
     pub(super) tenant: Option<Arc<str>>,
     pub(super) journey: Option<Journey>,
@@ -85,6 +88,7 @@ impl Ctx {
             log: world.as_ref().map_or(quiet, |world| world.plan.log),
             world,
             service: None,
+            cors: None,
             tenant: None,
             journey: None,
             body: Body::default(),
@@ -152,6 +156,9 @@ impl Ctx {
             if self.journey.is_some() {
                 head.insert_header(WAIT_MS, HeaderValue::from(self.wait.as_millis() as u64))?;
             }
+        }
+        if let Some(origin) = &self.cors {
+            cors::expose(head, origin)?;
         }
         if let Some(cookie) = self.cookie.take() {
             head.append_header(http::header::SET_COOKIE, cookie)?;

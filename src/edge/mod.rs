@@ -5,6 +5,7 @@ mod attempt;
 mod chunks;
 mod client;
 mod context;
+mod cors;
 mod doors;
 mod frames;
 mod head;

@@ -22,6 +22,7 @@ pub use live::{Following, Note, Progress, Running};
 pub use report::Reporter;
 pub use rules::{After, Blame, Came, Rules, after, priority};
 
+use crate::access::Links;
 use crate::config::plan::JobsPlan;
 use crate::store::{
     Accepted, ArrayAccepted, BlobStore, BlobWriter, Changed, Ended, IN_ROW, JobId, JobRecord,
@@ -45,6 +46,7 @@ struct Inner {
     store: Arc<dyn JobStore>,
     blobs: Arc<dyn BlobStore>,
     clock: Clock,
+    links: Links,
     live: Live,
     census: Census,
     /// Rung when a letter may have been written.
@@ -54,12 +56,18 @@ struct Inner {
 // === impl Jobs ===
 
 impl Jobs {
-    /// The jobs of this store.
-    pub fn new(store: Arc<dyn JobStore>, blobs: Arc<dyn BlobStore>, clock: Clock) -> Self {
+    /// The jobs of this store. `links` sign what may be seen without a key.
+    pub fn new(
+        store: Arc<dyn JobStore>,
+        blobs: Arc<dyn BlobStore>,
+        links: Links,
+        clock: Clock,
+    ) -> Self {
         Jobs(Arc::new(Inner {
             store,
             blobs,
             clock,
+            links,
             live: Live::default(),
             census: Census::default(),
             letters: Notify::new(),
@@ -137,9 +145,26 @@ impl Jobs {
         self.told(changed)
     }
 
-    /// Where a backend calls when it is done with this attempt: a path of the gateway's.
-    pub fn callback_path(&self, job: &str, attempt: u32) -> String {
-        format!("/_tabane/callbacks/{job}/{attempt}")
+    /// Where a backend calls when it is done with this attempt: a path of the gateway's, good until then.
+    pub fn callback_path(&self, job: &str, attempt: u32, until: Moment) -> String {
+        let token = self.0.links.sign(&callback(job, attempt), until.0);
+        format!("/_tabane/callbacks/{job}/{attempt}?token={token}")
+    }
+
+    /// Whether a call is by whoever was handed this attempt.
+    pub fn is_callback(&self, job: &str, attempt: u32, token: &str) -> bool {
+        let scope = callback(job, attempt);
+        self.0.links.check(&scope, token, self.now().0)
+    }
+
+    /// A token by which a job can be seen without a key, good until then.
+    pub fn sign_job(&self, job: &str, until: Moment) -> String {
+        self.0.links.sign(&seen(job), until.0)
+    }
+
+    /// Whether a token lets this job be seen.
+    pub fn is_signed(&self, job: &str, token: &str) -> bool {
+        self.0.links.check(&seen(job), token, self.now().0)
     }
 
     /// An attempt begins on this endpoint.
@@ -274,6 +299,14 @@ impl Jobs {
             tracing::warn!(%error, "cannot delete a body that nobody needs");
         }
     }
+}
+
+fn callback(job: &str, attempt: u32) -> String {
+    format!("callback/{job}/{attempt}")
+}
+
+fn seen(job: &str) -> String {
+    format!("job/{job}")
 }
 
 /// Why a job was not taken in.

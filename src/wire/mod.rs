@@ -21,9 +21,11 @@
 
 mod answer;
 mod ask;
+mod callback;
 mod change;
 mod collect;
 mod events;
+mod links;
 mod list;
 mod result;
 mod status;
@@ -108,11 +110,16 @@ impl Wire {
             ("GET" | "HEAD", ["jobs", id, "request"]) => self.request(jobs, &call, id).await,
             ("GET" | "HEAD", ["jobs", id, "log"]) => self.log(jobs, &call, id).await,
             ("GET" | "HEAD", ["jobs", id, "events"]) => self.events(jobs, &call, id).await,
+            ("POST", ["jobs", id, "links"]) => self.links(jobs, &call, id).await,
+            ("POST" | "PUT", ["callbacks", job, attempt]) => {
+                self.callback(jobs, &call, job, attempt).await
+            }
+            (_, ["callbacks", _, _]) => Err(wrong_method(&call, "POST, PUT")),
             ("POST", ["jobs", id, "retry"]) => self.retry(jobs, &call, id).await,
             (_, ["jobs", _, "result" | "request" | "log" | "events"]) => {
                 Err(wrong_method(&call, "GET, HEAD"))
             }
-            (_, ["jobs", _, "retry"]) => Err(wrong_method(&call, "POST")),
+            (_, ["jobs", _, "retry" | "links"]) => Err(wrong_method(&call, "POST")),
             _ => Err(Refusal::NotFound(path.to_owned())),
         }
     }
@@ -125,6 +132,16 @@ impl Wire {
 
     /// The job that a call is about, if whoever asks may see it.
     async fn find(&self, jobs: &Jobs, call: &Call<'_>, id: &str) -> Result<JobRecord, Refusal> {
+        if let Some(token) = submit::query(call.query, "token")
+            && matches!(*call.method, Method::GET | Method::HEAD)
+        {
+            let found = jobs.store().find(None, id).await.map_err(unavailable)?;
+            // The one that was signed for, by the name that nobody else can have chosen.
+            let signed = found.filter(|job| *job.id == *id && jobs.is_signed(&job.id, &token));
+            if let Some(job) = signed {
+                return Ok(job);
+            }
+        }
         let tenant = match &call.who {
             Who::Tenant(caller) => Some(&*caller.tenant),
             Who::Operator => None,
