@@ -24,7 +24,7 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Which requests take alike long: those with the same values in these places, as in
     /// `class: [path: 1, json: /model, header: X-Scene-Type]`; unless said, those with the same method and first part
-    /// of the path. Where a body is looked into, it is held before the request is sent on.
+    /// of the path. Bodies past 1 MiB, and those that stream, are not looked into.
     #[serde(default)]
     pub class: Parts,
     /// How much work a request is, in whatever unit, as in
