@@ -300,9 +300,19 @@ impl Journey {
     ///
     /// Errors: the kind's refusal, or `Internal` when the kind or policy panicked.
     pub fn classify(&mut self, ask: &Ask<'_>, body: Option<&Bytes>) -> Result<Step, Refusal> {
-        let mut need = match guarded(&self.service.plan.name, || {
-            self.service.kind.classify(ask, body)
-        })?? {
+        let asked = |body: Option<&Bytes>| {
+            guarded(&self.service.plan.name, || {
+                self.service.kind.classify(ask, body)
+            })?
+        };
+        let intent = match asked(body)? {
+            // What streams is not held for what it may say.
+            Intent::WantBody if body.is_none() && self.options.stream => {
+                asked(Some(&Bytes::new()))?
+            }
+            intent => intent,
+        };
+        let mut need = match intent {
             Intent::NeedBody { .. } if body.is_some() => {
                 return Err(Refusal::Internal(format!(
                     "the kind of service `{}` asked for the body twice",
