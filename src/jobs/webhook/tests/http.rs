@@ -10,28 +10,32 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// Answers each connection with these bytes; what it was asked comes out of the channel.
+/// Answers each request with these bytes, and keeps the connection; what it was asked comes out of the channel.
 async fn server(answer: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (tells, told) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            let mut asked = Vec::new();
-            while !is_whole(&asked) && socket.read_buf(&mut asked).await.is_ok_and(|n| n > 0) {}
-            let _ = tells.send(String::from_utf8_lossy(&asked).into_owned());
-            if answer.is_empty() {
-                // Hangs until the client leaves.
-                let _ = socket.read_buf(&mut asked).await;
-            }
-            let _ = socket.write_all(answer.as_bytes()).await;
+            let (socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(serve(socket, answer, tells.clone()));
         }
     });
     (address, told)
+}
+
+async fn serve(mut socket: TcpStream, answer: &str, tells: mpsc::UnboundedSender<String>) {
+    let mut asked = Vec::new();
+    while socket.read_buf(&mut asked).await.is_ok_and(|n| n > 0) {
+        if is_whole(&asked) {
+            let _ = tells.send(String::from_utf8_lossy(&asked).into_owned());
+            let _ = socket.write_all(answer.as_bytes()).await;
+            asked.clear();
+        }
+    }
 }
 
 /// Whether a request is there to its end; what is no request is.
@@ -205,4 +209,30 @@ async fn a_list_that_is_replaced_counts_at_once() {
     let second = post.post(&url, HeaderMap::new(), "{}".into()).await;
     assert!(matches!(second, Outcome::Failed(_)), "{second:?}");
     assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_connection_is_used_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        // Kept open, and never answered on again.
+        let mut kept = Vec::new();
+        for _ in 0..2 {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            while !is_whole(&asked) && socket.read_buf(&mut asked).await.is_ok_and(|n| n > 0) {}
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            socket.write_all(answer).await.unwrap();
+            kept.push(socket);
+        }
+        kept
+    });
+    let post = HttpPost::with_timeout(guard(&["127.0.0.0/8"]), Duration::from_secs(2));
+    let url: Uri = format!("http://{address}/").parse().unwrap();
+    for _ in 0..2 {
+        let outcome = post.post(&url, HeaderMap::new(), "{}".into()).await;
+        assert!(matches!(outcome, Outcome::Answered { .. }), "{outcome:?}");
+    }
+    assert_eq!(serving.await.unwrap().len(), 2);
 }
