@@ -4,5 +4,7 @@ use tabane_api::Registry;
 
 /// Every shipped kind.
 pub fn registry() -> Registry {
-    Registry::default().kind::<tabane_http::Http>()
+    Registry::default()
+        .kind::<tabane_http::Http>()
+        .kind::<tabane_batch::Batch>()
 }

@@ -1,0 +1,5 @@
+mod blocks;
+mod callback;
+mod fakes;
+mod poll;
+mod stop;
