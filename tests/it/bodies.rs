@@ -8,6 +8,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sha2::{Digest, Sha256};
+use std::time::Duration;
 use tabane_sim::{Drop, pattern};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -116,7 +117,9 @@ async fn a_body_that_streams_does_not_wait_for_a_kind_that_would_look_into_it() 
     let head = "POST /work HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nConnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(b"half ").await.unwrap();
-    nodes[0].until(|seen| seen.at_work == 1).await;
+    let begun = nodes[0].until(|seen| seen.at_work == 1);
+    let begun = tokio::time::timeout(Duration::from_secs(10), begun).await;
+    assert!(begun.is_ok(), "the node waits for all of the body");
     stream.write_all(b"whole").await.unwrap();
     let answer = until_closed(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
