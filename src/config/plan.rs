@@ -344,8 +344,8 @@ pub struct WebhooksPlan {
     /// Hosts that letters may go to: `hooks.example.com`, `*.example.com`, or an address range (`10.0.0.0/8`) where private
     /// addresses are meant. Empty: none may.
     pub allow: Vec<Arc<str>>,
-    /// Signs letters (`whsec_…`); `None`: one is made at the first start and kept in the store.
-    pub secret: Option<Secret>,
+    /// Sign letters (`whsec_…`), all of them; none: one is made at the first start and kept in the store.
+    pub secrets: Vec<Secret>,
 }
 
 /// How many may wait, and how long.

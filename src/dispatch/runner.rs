@@ -21,6 +21,9 @@ use tokio::sync::{Notify, watch};
 /// So many failures in a row set a node aside for a class (Flamenco's `BlocklistThreshold`).
 const ASIDE_AFTER: u32 = 3;
 
+/// For so long: whatever ailed it may have been mended.
+const ASIDE_FOR_MS: i64 = 3_600_000;
+
 /// How many classes on endpoints are counted at most.
 const MOST_COUNTED: usize = 10_000;
 
@@ -33,12 +36,15 @@ pub(super) struct Runner {
     delayed: Mutex<BTreeSet<(Moment, JobId)>>,
     /// Jobs whose service the file does not have now.
     parked: Mutex<HashSet<JobId>>,
-    failures: Mutex<HashMap<ClassOn, u32>>,
+    failures: Mutex<HashMap<ClassOn, Failures>>,
     /// Attempts under way, to the moment their end is written down.
     active: AtomicUsize,
     /// Rung when something was delayed.
     pub(super) wake: Notify,
 }
+
+/// How many in a row, and when the last was.
+type Failures = (u32, Moment);
 
 /// A service's class of jobs on an endpoint.
 type ClassOn = (Arc<str>, Arc<str>, Arc<str>);
@@ -205,12 +211,14 @@ impl Shared {
                 return;
             }
             let by_name = |name: &Arc<str>| core.fleet.by_name(name);
-            let mut excluded: Vec<EndpointId> = job
-                .failed_on
-                .iter()
-                .chain(&aside)
-                .filter_map(by_name)
-                .collect();
+            let failed: Vec<EndpointId> = job.failed_on.iter().filter_map(by_name).collect();
+            let mut excluded: Vec<EndpointId> = aside.iter().filter_map(by_name).collect();
+            excluded.extend(&failed);
+            let members = core.pools.members(service.pool);
+            // One that failed others of the class is better than one that failed this job.
+            if members.iter().all(|(id, _)| excluded.contains(id)) {
+                excluded = failed;
+            }
             excluded.sort_unstable();
             excluded.dedup();
             let expected = core.expected(&service.plan.name, service.pool, &job.need);
@@ -286,14 +294,14 @@ impl Shared {
             endpoint.clone(),
         );
         let mut failures = runner.failures.lock();
-        let before = failures.get(&on).copied().unwrap_or_default();
+        let (before, _) = failures.get(&on).copied().unwrap_or_default();
         let moved = match failed {
             true => {
                 // Classes come from requests. Those that were set aside are few; the others can be counted anew.
                 if failures.len() >= MOST_COUNTED {
-                    failures.retain(|_, count| *count >= ASIDE_AFTER);
+                    failures.retain(|_, (count, _)| *count >= ASIDE_AFTER);
                 }
-                failures.insert(on, before + 1);
+                failures.insert(on, (before + 1, runner.jobs.now()));
                 before + 1 == ASIDE_AFTER
             }
             false => {
@@ -374,9 +382,13 @@ impl Runner {
     /// Endpoints that failed this job's class too often.
     fn set_aside(&self, job: &JobRecord) -> Vec<Arc<str>> {
         let failures = self.failures.lock();
-        let of_class = failures.iter().filter(|((service, class, _), count)| {
-            **count >= ASIDE_AFTER && *service == job.service && *class == job.need.class
-        });
+        let lifted = Moment(self.jobs.now().0.saturating_sub(ASIDE_FOR_MS));
+        let of_class = failures
+            .iter()
+            .filter(|((service, class, _), (count, at))| {
+                let aside = *count >= ASIDE_AFTER && *at > lifted;
+                aside && *service == job.service && *class == job.need.class
+            });
         of_class.map(|((_, _, on), _)| on.clone()).collect()
     }
 }

@@ -6,6 +6,7 @@ use super::context::{Ctx, Elapsed};
 use super::held;
 use super::reply;
 use crate::telemetry::{AccessLine, Outcome};
+use crate::wire;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 use tabane_api::Refusal;
@@ -33,7 +34,7 @@ pub(super) async fn fail(session: &mut Session, error: &Error, ctx: &mut Ctx) ->
         ctx.client_gone = true;
     }
     FailToProxy {
-        error_code: reply::status(&why).as_u16(),
+        error_code: wire::status(&why).as_u16(),
         can_reuse_downstream: false,
     }
 }

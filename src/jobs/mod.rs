@@ -34,12 +34,14 @@ use crate::store::{
     Accepted, ArrayAccepted, BlobStore, BlobWriter, Changed, Ended, IN_ROW, JobId, JobRecord,
     JobStore, Kept, Moment, NewArray, NewJob, Spooled, StoreError,
 };
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use census::Census;
 use live::Live;
 use std::sync::Arc;
 use tabane_api::{Content, NodeError, Pieces};
 use tokio::sync::Notify;
+use webhook::Guard;
 
 /// Tells the time of the wall clock; tests pass their own.
 pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
@@ -53,6 +55,7 @@ struct Inner {
     blobs: Arc<dyn BlobStore>,
     clock: Clock,
     links: Links,
+    guard: Arc<ArcSwap<Guard>>,
     live: Live,
     census: Census,
     /// Rung when a letter may have been written.
@@ -62,11 +65,12 @@ struct Inner {
 // === impl Jobs ===
 
 impl Jobs {
-    /// The jobs of this store. `links` sign what may be seen without a key.
+    /// The jobs of this store. `links` sign what may be seen without a key, `guard` says where letters may go.
     pub fn new(
         store: Arc<dyn JobStore>,
         blobs: Arc<dyn BlobStore>,
         links: Links,
+        guard: Arc<ArcSwap<Guard>>,
         clock: Clock,
     ) -> Self {
         Jobs(Arc::new(Inner {
@@ -74,10 +78,18 @@ impl Jobs {
             blobs,
             clock,
             links,
+            guard,
             live: Live::default(),
             census: Census::default(),
             letters: Notify::new(),
         }))
+    }
+
+    /// Whether a letter may go there, as far as its address tells.
+    ///
+    /// Errors: why not, in a sentence.
+    pub fn check_webhook(&self, url: &str) -> Result<(), String> {
+        self.0.guard.load().check_url(url)
     }
 
     /// Where they are kept.

@@ -520,9 +520,12 @@ fn jobs_are_never_refused_and_leave_the_queue_to_connections() {
     }
     let held = queue_of(1, world.ticket(6, 0));
     world.waits(held);
+    // Even where connections have all the places there are.
+    let job = queue_of(0, stored(8, world.ticket(8, 0)));
+    world.waits(job);
     assert_eq!(world.schedule.waiting_in("s"), 1);
-    assert_eq!(world.schedule.stored_in("s"), 5);
-    assert_eq!(world.schedule.waiting(), 6);
+    assert_eq!(world.schedule.stored_in("s"), 6);
+    assert_eq!(world.schedule.waiting(), 7);
     let actions = world.arrive(queue_of(1, world.ticket(7, 0)));
     assert!(
         matches!(

@@ -102,6 +102,19 @@ impl Spool {
         })
     }
 
+    /// A finished body in a file of any making.
+    #[cfg(test)]
+    pub(super) fn holding(self: &Arc<Self>, file: File, length: u64) -> Spooled {
+        self.used.fetch_add(length, Ordering::Relaxed);
+        Spooled {
+            spool: self.clone(),
+            file: Arc::new(file),
+            length,
+            written: length,
+            pending: BytesMut::new(),
+        }
+    }
+
     fn io(&self, source: io::Error) -> SpoolError {
         SpoolError::Io {
             folder: self.folder.clone(),
@@ -116,6 +129,11 @@ impl Spooled {
     /// How long it is.
     pub fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Where it lies, when it is finished.
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     /// Adds to its end. `quota` bounds the bytes of all bodies together.

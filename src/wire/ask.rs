@@ -115,7 +115,7 @@ impl Wishes {
             start_by: start_by.map(|wait| jobs.now().after(wait)),
             timeout_ms: timeout.map(|most| i64::try_from(most.as_millis()).unwrap_or(i64::MAX)),
             tags: tags(headers)?,
-            webhook: text(headers, &WEBHOOK)?.map(Arc::from),
+            webhook: webhook(text(headers, &WEBHOOK)?, jobs)?,
         })
     }
 
@@ -126,6 +126,14 @@ impl Wishes {
         }
         Prefer::strip(headers);
     }
+}
+
+/// Where a job's end is told, if letters may go there.
+pub(super) fn webhook(url: Option<&str>, jobs: &Jobs) -> Result<Option<Arc<str>>, Refusal> {
+    let Some(url) = url else { return Ok(None) };
+    let checked = jobs.check_webhook(url);
+    checked.map_err(|why| Refusal::BadRequest(format!("`job-webhook`: {why}")))?;
+    Ok(Some(url.into()))
 }
 
 /// A duration with its unit, such as `90s` or `2h30m`; seconds without one.

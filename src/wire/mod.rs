@@ -27,12 +27,15 @@ mod collect;
 mod events;
 mod links;
 mod list;
+mod purge;
+mod refused;
 mod result;
 mod status;
 mod submit;
 
 pub use answer::{Answer, Payload};
 pub use ask::{Prefer, wants_job};
+pub use refused::{retry_after, status};
 pub use submit::{HeldBody, Submission};
 
 use crate::dispatch::{Dispatch, World};

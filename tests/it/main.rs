@@ -11,6 +11,7 @@ mod forward;
 mod health;
 mod hops;
 mod hostile;
+mod jobs;
 mod odd_bytes;
 mod operator;
 mod process;

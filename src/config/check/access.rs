@@ -208,8 +208,8 @@ pub(crate) fn limits(all: &All, findings: &Findings) -> LimitsPlan {
         head_lines: count(&limits.head_lines, 8..=256, 128) as usize,
         held_bytes: size(&limits.held_bytes, usual.held_bytes),
         spool_bytes: size(&limits.spool_bytes, usual.spool_bytes),
-        job_bytes: usual.job_bytes,
-        database_bytes: usual.database_bytes,
+        job_bytes: size(&limits.job_bytes, usual.job_bytes),
+        database_bytes: size(&limits.database_bytes, usual.database_bytes),
         grace: value::span(&limits.grace, usual.grace),
     }
 }

@@ -7,6 +7,7 @@
 mod access;
 mod block;
 mod fleet;
+mod jobs;
 mod listen;
 mod pools;
 mod route;
@@ -16,7 +17,7 @@ mod value;
 
 use super::findings::Findings;
 use super::merge::All;
-use super::plan::{Plan, WebhooksPlan};
+use super::plan::Plan;
 use std::path::PathBuf;
 use tabane_api::Registry;
 
@@ -48,9 +49,9 @@ pub(crate) fn check(
         listeners: listeners.into_iter().map(|l| l.plan).collect(),
         admin: admin.map(|a| a.plan),
         data_dir: access::data_dir(all, findings),
-        public_url: None,
-        nodes_reach_us_at: None,
-        webhooks: WebhooksPlan::default(),
+        public_url: jobs::address(&all.public_url, all.root, findings),
+        nodes_reach_us_at: jobs::address(&all.nodes_reach_us_at, all.root, findings),
+        webhooks: jobs::webhooks(all, findings),
         tenants,
         anonymous,
         log: access::log(all),

@@ -80,7 +80,7 @@ fn route(
         stream: typed.body.get().is_some() || service.plan.body.stream,
         repeat_unsafe: typed.retry.get().map(|retry| *retry == RouteRetry::Unsafe),
         priority: priority(&typed.priority, spot, findings),
-        jobs: None,
+        jobs: super::jobs::mode_of_route(&typed.jobs, &service.plan, spot, findings),
     };
     let host = match typed.host.at(spot) {
         Some(typed) => Some(host(typed, findings)?),
