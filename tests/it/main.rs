@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bodies;
+mod crash;
 mod deploy;
 mod docs;
 mod floors;
