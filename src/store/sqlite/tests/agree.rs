@@ -605,7 +605,7 @@ async fn same(room: &Room, rules: &Rules) {
 fn whatever_is_asked_the_store_keeps_to_its_rules() {
     let calls = vec((0u8..21, 0..ALONE + CHILDREN, 0u8..8, 0i64..200), 40..120);
     let mut heard = std::cell::Cell::new(0);
-    tried(48, calls, |calls| {
+    tried(24, calls, |calls| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();

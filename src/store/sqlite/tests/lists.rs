@@ -38,7 +38,7 @@ async fn filled(room: &Room) {
                 now(room.running(&id, 1, Moment(11)).await.unwrap());
             }
             3 => drop(now(room.cancel(&id, Moment(11)).await.unwrap())),
-            state @ (4 | 5 | 6) => {
+            state @ 4..=6 => {
                 let state = [JobState::Succeeded, JobState::Failed, JobState::Dead][state - 4];
                 now(start().await.unwrap());
                 now(room
