@@ -63,14 +63,19 @@ async fn a_full_store_refuses_jobs_and_ends_those_it_has() {
 #[tokio::test]
 async fn a_database_that_can_grow_no_further_loses_nothing_but_the_call() {
     let mut room = Room::of(SMALL);
-    new(room.accept(job("before")).await.unwrap());
+    for id in ["first", "second"] {
+        room.started(id).await;
+    }
     // Together in one transaction: the large ones break it for all.
-    let large = || room.put_value("a", "large", Some(Bytes::from(vec![1; 2 * SMALL as usize])));
+    let large = |id| {
+        let body = Kept::Row(Bytes::from(vec![1; 2 * SMALL as usize]));
+        room.end(id, 1, over(JobState::Succeeded, Some(body)), Moment(20))
+    };
     let (a, first, b, second) = tokio::join!(
         room.accept(job("a")),
-        large(),
+        large("first"),
         room.accept(job("b")),
-        large(),
+        large("second"),
     );
     new(a.unwrap());
     new(b.unwrap());
@@ -80,12 +85,31 @@ async fn a_database_that_can_grow_no_further_loses_nothing_but_the_call() {
             other => panic!("{other:?}"),
         }
     }
-    new(room.accept(job("after")).await.unwrap());
-    assert_eq!(room.value("a", "large").await.unwrap(), None);
+    assert_eq!(kinds(&room, "first").await, ["queued", "started"]);
+    let smaller = over(JobState::Dead, None);
+    now(room.end("first", 1, smaller, Moment(21)).await.unwrap());
     room.reopen_with(SMALL);
-    for id in ["before", "a", "b", "after"] {
-        assert!(room.find(None, id).await.unwrap().is_some(), "{id}");
+    for (id, state) in [
+        ("first", JobState::Dead),
+        ("second", JobState::Starting),
+        ("a", JobState::Queued),
+        ("b", JobState::Queued),
+    ] {
+        let job = room.find(None, id).await.unwrap().unwrap();
+        assert_eq!(job.state, state, "{id}");
     }
+}
+
+#[tokio::test]
+async fn plugins_values_do_not_take_the_room_of_jobs() {
+    let room = Room::of(SMALL);
+    let most = Bytes::from(vec![1; SMALL as usize / 16 * 15]);
+    let refused = room.put_value("a", "most", Some(most)).await;
+    assert!(matches!(refused, Err(StoreError::Full(_))));
+    let half = Bytes::from(vec![1; SMALL as usize / 2]);
+    room.put_value("a", "half", Some(half)).await.unwrap();
+    room.put_value("a", "half", None).await.unwrap();
+    new(room.accept(job("a")).await.unwrap());
 }
 
 #[tokio::test]
