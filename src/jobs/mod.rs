@@ -19,9 +19,7 @@ pub mod webhook;
 
 pub use census::TooMany;
 pub use document::{Standing, array_document, document, moment};
-pub use frames::{
-    FRAME_TAG, Frames, FramesError, MOST_FRAMES, NamedFrames, frame_of, frame_tag,
-};
+pub use frames::{FRAME_TAG, Frames, FramesError, MOST_FRAMES, NamedFrames, frame_of, frame_tag};
 pub use ids::{fingerprint, new_id};
 pub use live::{Following, Note, Progress, Running};
 pub use report::Reporter;
