@@ -5,6 +5,7 @@
 
 mod arrays;
 mod bodies;
+mod crash;
 mod deploy;
 mod docs;
 mod floors;

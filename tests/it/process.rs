@@ -21,17 +21,17 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A gateway as its own process, and where its admin API listens.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     admin: String,
-    address: String,
+    pub(crate) address: String,
     /// Its log from there on, which nobody reads.
     _log: Box<dyn Send>,
 }
 
 impl Running {
     /// Starts it and reads its log until it says where it is.
-    fn start(args: &[&str]) -> Running {
+    pub(crate) fn start(args: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tabane"));
         command.args(args);
         Running::start_as(command)
