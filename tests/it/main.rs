@@ -9,6 +9,7 @@ mod deploy;
 mod docs;
 mod floors;
 mod forward;
+mod full;
 mod health;
 mod hops;
 mod hostile;
