@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, Result};
+use std::io;
 use tabane_api::Refusal;
 
 /// How much of a kept body is given on at once.
@@ -264,7 +265,7 @@ async fn give(
 async fn follow(
     session: &mut Session,
     ctx: &mut Ctx,
-    mut live: std::pin::Pin<Box<dyn futures::Stream<Item = Bytes> + Send>>,
+    mut live: std::pin::Pin<Box<dyn futures::Stream<Item = io::Result<Bytes>> + Send>>,
 ) -> Result<()> {
     loop {
         let piece = tokio::select! {
@@ -273,9 +274,18 @@ async fn follow(
             error = admit::gone(session, true) => return Err(error),
         };
         match piece {
-            Some(piece) => {
+            Some(Ok(piece)) => {
                 ctx.bytes_out += piece.len() as u64;
                 session.write_response_body(Some(piece), false).await?;
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "what is sent as it is made breaks off");
+                ctx.broken = true;
+                return Err(Error::because(
+                    pingora::ErrorType::FileReadError,
+                    "what is sent as it is made breaks off",
+                    error,
+                ));
             }
             None => return session.write_response_body(None, true).await,
         }

@@ -3,6 +3,7 @@
 // In a test, what cannot be unwrapped is a failure.
 #![allow(clippy::unwrap_used)]
 
+mod arrays;
 mod bodies;
 mod crash;
 mod deploy;
