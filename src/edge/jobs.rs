@@ -111,6 +111,7 @@ pub(super) async fn submit(edge: &Edge, session: &mut Session, ctx: &mut Ctx) ->
     // Not given up when its client leaves: whether it was taken in would be anyone's guess.
     let submitted = edge.wire.submit(asked).await?;
     let job = submitted.job.clone();
+    ctx.job = Some(job.id.clone());
     let answered = tokio::select! {
         biased;
         answer = edge.wire.accepted(&world, submitted, &head.headers) => answer.map_err(Stop::from),
