@@ -66,17 +66,11 @@ class Farm:
             jobs = [self.job(path) for path in paths]
             done = sum(job["state"] in OVER for job in jobs)
             expect(done < len(jobs), f"all frames were done before {node} could be killed")
-            begun = [job for job in jobs if job["state"] == "running" and began(job["attempts"][-1], node)]
+            begun = any(job["state"] == "starting" and node_of(job["attempts"][-1]) == node for job in jobs)
             if done * 3 >= len(jobs) and begun:
                 os.killpg(group, signal.SIGKILL)
                 return
-            time.sleep(0.05)
-
-
-def began(attempt, node):
-    """Whether this is an attempt on a node that began just now."""
-    age = time.time() - moment(attempt["started"]).timestamp()
-    return node_of(attempt) == node and age < 0.5
+            time.sleep(0.1)
 
 
 def node_of(attempt):
@@ -89,6 +83,11 @@ def moment(text):
 
 def seconds(attempt):
     return (moment(attempt["ended"]) - moment(attempt["started"])).total_seconds()
+
+
+def attempt_in_words(attempt):
+    lost = "" if attempt["outcome"] == "succeeded" else f" ({attempt['outcome']})"
+    return f"{node_of(attempt)} {seconds(attempt):.1f} s{lost}"
 
 
 def expect(holds, why):
@@ -118,8 +117,7 @@ def main():
 
     images = []
     for frame, job in zip(frames, jobs):
-        said = [f"{node_of(a)} {seconds(a):.1f} s" + f" ({a['outcome']})" * (a["outcome"] != "succeeded") for a in job["attempts"]]
-        print(f"  frame {frame:04}: {', then '.join(said)}")
+        print(f"  frame {frame:04}: {', then '.join(map(attempt_in_words, job['attempts']))}")
         status, image = farm.ask(job["links"]["result"])
         expect(job["state"] == "succeeded" and status == 200, f"frame {frame} ended {job['state']}: {job.get('error')}")
         (args.out / f"{frame:04}.png").write_bytes(image)
