@@ -52,7 +52,7 @@ pub async fn run(args: &Jobs) -> Result<()> {
         }
         let (submit, status) = one_client(to, time).await?;
         waiting += submit.count();
-        let memory = gateway.running.tree().memory()? as f64 / 1e6;
+        let memory = gateway.running.tree()?.memory()? as f64 / 1e6;
         println!(
             "| {waiting} | {:.2} ms | {:.2} ms | {:.2} ms | {:.2} ms | {memory:.0} MB |",
             submit.at(0.5) / 1e3,
@@ -66,7 +66,7 @@ pub async fn run(args: &Jobs) -> Result<()> {
     let began = Instant::now();
     gateway = start(args, &node, data.path(), false).await?;
     let restart = began.elapsed().as_secs_f64();
-    let memory = gateway.running.tree().memory()? as f64 / 1e6;
+    let memory = gateway.running.tree()?.memory()? as f64 / 1e6;
     println!("a restart takes {waiting} jobs up in {restart:.1} s, then with {memory:.0} MB");
     let began = Instant::now();
     let done = worked_off(&node, waiting).await?;
