@@ -74,4 +74,7 @@ case ${LOSE_A_NODE:-no} in
 yes) set -- --lose kyoto "$kyoto" ;;
 *) set -- ;;
 esac
-python3 tests/real/render_frames.py "http://$gateway" "$OUT" "$@" || give_up "the frames did not come as they should"
+# Waited for, and not called: so that a signal ends everything at once.
+python3 tests/real/render_frames.py "http://$gateway" "$OUT" "$@" &
+pids="$! $pids"
+wait $!

@@ -120,6 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         except Busy:
             self.error(503, "another frame is being rendered")
         except Failed as error:
+            self.log_error("%s", error)
             self.error(500, str(error))
 
     def do_DELETE(self):
