@@ -56,7 +56,7 @@ echo "Three nodes render with $RENDERER, one thread each."
 for port in "$3" "$4" "$5"; do
     # A process group of its own: what it started goes with it when it is killed, as when a machine loses its power.
     start setsid env TMPDIR="$scratch" python3 $example/render_server.py --renderer "$RENDERER" --threads 1 --port "$port"
-    kyoto=$!
+    kyoto=$! # The last of them, as in the file.
 done
 start "$bin/tabane" run -c "$scratch/tabane.yaml"
 
