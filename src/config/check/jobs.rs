@@ -2,7 +2,8 @@
 
 use super::service::priority;
 use super::value;
-use crate::config::file::{Cors, Jobs, JobsWord, OnDisconnectWord, OnUnknownWord, Service};
+use crate::config::file::Service;
+use crate::config::file_jobs::{Cors, Jobs, JobsWord, OnDisconnectWord, OnUnknownWord};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
 use crate::config::plan::{
