@@ -24,7 +24,7 @@ pub(crate) struct File {
     pub(crate) admin: Field<Short<Admin>>,
     /// Where jobs, their results and drain marks are kept, relative to this file, on a local disk; without it no jobs are taken, and drain marks are forgotten at a restart.
     pub(crate) data_dir: Field<String>,
-    /// The address by which clients reach the gateway, such as `https://gpu.studio.example`: for links in answers and letters.
+    /// The address by which clients reach the gateway, such as `https://gpu.studio.example`, with a path where it stands below one: for links in answers and letters.
     pub(crate) public_url: Field<String>,
     /// The address by which nodes reach the gateway, such as `http://10.0.0.1:8080`: for backends that call back.
     pub(crate) nodes_reach_us_at: Field<String>,
@@ -258,7 +258,7 @@ pub(crate) struct Service {
     pub(crate) socket_ping: Field<OrNone<Span>>,
     /// Whether requests are accepted for later: `off`, `opt-in` (the default where there is a `data_dir`: those that say `Prefer: respond-async`), `always`, or a map.
     pub(crate) jobs: Field<Short<Jobs>>,
-    /// Which web pages may ask: `"*"`, an origin, or a map with `origins`.
+    /// Which web pages may ask: `"*"`, an origin, a list of them, or a map with `origins`.
     pub(crate) cors: Field<Short<Cors>>,
     /// Which hosts and paths lead here, on listeners without a service of their own.
     pub(crate) routes: Field<Vec<Field<Short<Route>>>>,
@@ -602,14 +602,14 @@ impl FromWord for Route {
 }
 
 impl FromWord for Jobs {
-    const EXPECTED: &'static str = "`off`, `opt-in`, `always`, or a map";
+    const EXPECTED: &'static str = "`off`, `opt-in`, `always`, or a map with `mode` and more";
     const WORD: &'static str = "`off`, `opt-in` or `always`";
 
     fn from_word(word: &str) -> Result<Self, String> {
         let mode = match word {
             "off" | "false" => JobsWord::Off,
             "opt-in" => JobsWord::OptIn,
-            "always" | "true" => JobsWord::Always,
+            "always" => JobsWord::Always,
             _ => return Err(expected::<Self>(word)),
         };
         Ok(Jobs {
@@ -620,7 +620,7 @@ impl FromWord for Jobs {
 }
 
 impl FromWord for Cors {
-    const EXPECTED: &'static str = "`\"*\"`, an origin, or a map with `origins`";
+    const EXPECTED: &'static str = "`\"*\"`, an origin, a list of them, or a map with `origins`";
     const WORD: &'static str = "`*` or an origin";
 
     fn from_word(word: &str) -> Result<Self, String> {
@@ -628,6 +628,10 @@ impl FromWord for Cors {
             origins: Field::of(OneOrMany(vec![Field::of(word.to_owned())])),
         })
     }
+
+    const FROM_LIST: Option<fn(Vec<Field<String>>) -> Self> = Some(|origins| Cors {
+        origins: Field::of(OneOrMany(origins)),
+    });
 }
 
 impl FromWord for Priority {

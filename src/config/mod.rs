@@ -11,6 +11,7 @@ mod expand;
 mod fault;
 mod file;
 mod findings;
+pub mod host;
 mod load;
 mod merge;
 #[cfg(any(test, fuzzing))]
