@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-real lint bench storm fuzz doc image
+.PHONY: help setup run test test-real lint bench bench-jobs storm fuzz doc image
 
 help: ## Print what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ lint: setup ## Formatting and clippy; licences where cargo-deny is installed
 bench: setup ## Time a scheduling decision; measure tabane beside nginx, HAProxy and a minimal Pingora proxy
 	cargo bench --bench decision
 	@sh benches/load.sh compare
+
+bench-jobs: setup ## Durable submissions beside the disk's own rate, and what a backlog of 100 000 jobs costs
+	@sh benches/load.sh jobs
 
 storm: setup ## 200 reloads in a minute under load, sockets, streams and slow uploads: nobody may be harmed
 	@sh benches/load.sh storm

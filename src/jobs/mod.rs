@@ -9,18 +9,22 @@
 
 mod census;
 mod document;
+mod frames;
 mod ids;
 mod live;
 mod report;
 mod rules;
+mod template;
 pub mod webhook;
 
 pub use census::TooMany;
 pub use document::{Standing, array_document, document, moment};
+pub use frames::{FRAME_TAG, Frames, FramesError, MOST_FRAMES, NamedFrames, frame_of, frame_tag};
 pub use ids::{fingerprint, new_id};
 pub use live::{Following, Note, Progress, Running};
 pub use report::Reporter;
 pub use rules::{After, Blame, Came, Rules, after, priority};
+pub use template::{BadPlace, Template};
 
 use crate::access::Links;
 use crate::config::plan::JobsPlan;

@@ -3,7 +3,7 @@
 //! One that comes is written in `blobs/new`. When all of it is on disk it gets its name, `blobs/ab/ab…`: a name is only ever
 //! that of a whole body. What lies in `new` when the gateway starts was cut off by its end.
 
-use super::blob::{BlobRef, BlobStore, BlobWriter};
+use super::blob::{BlobRef, BlobStore, BlobWriter, copy};
 use super::spool::{Spool, Spooled};
 use super::{StoreError, place};
 use async_trait::async_trait;
@@ -117,16 +117,17 @@ impl BlobStore for BlobFiles {
         let mut reserved = Reserved::of(&self.files);
         reserved.more(spooled.length())?;
         let (file, length) = (spooled.file().clone(), spooled.length());
-        let files = self.files.clone();
-        blocking(move || {
-            let blob = match files.adopt_now(&file, length)? {
-                Some(blob) => blob,
-                None => files.copy_now(&file, length)?,
-            };
-            reserved.spent();
+        let adopted = blocking(move || {
+            let blob = reserved.files.adopt_now(&file, length)?;
+            if blob.is_some() {
+                reserved.spent();
+            }
             Ok(blob)
-        })
-        .await
+        });
+        match adopted.await? {
+            Some(blob) => Ok(blob),
+            None => copy(self, spooled).await,
+        }
     }
 
     async fn open(&self, blob: &BlobRef) -> Result<Arc<dyn Stored>, StoreError> {
@@ -269,13 +270,6 @@ impl Files {
     #[cfg(not(target_os = "linux"))]
     fn adopt_now(&self, _: &File, _: u64) -> Result<Option<BlobRef>, StoreError> {
         Ok(None)
-    }
-
-    fn copy_now(&self, file: &File, length: u64) -> Result<BlobRef, StoreError> {
-        let mut writing = self.begin_now()?;
-        pieces(file, length, |piece| writing.write(piece))
-            .map_err(|error| failed("copy into", &self.folder, error))?;
-        self.finish_now(writing, length)
     }
 
     /// A name is on disk with its folder, or is taken back.
@@ -433,31 +427,19 @@ fn walk(folder: &Path, mut each: impl FnMut(&fs::DirEntry) -> io::Result<()>) ->
     Ok(())
 }
 
+#[cfg(target_os = "linux")]
 fn hash(file: &File, length: u64) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
-    pieces(file, length, |piece| {
-        hash.update(piece);
-        Ok(())
-    })?;
-    Ok(hash.finalize().into())
-}
-
-fn pieces(
-    file: &File,
-    length: u64,
-    mut each: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
     let mut buffer = vec![0; Spool::IN_MEMORY];
     let mut at = 0;
     while at < length {
-        let piece = buffer
-            .len()
-            .min(usize::try_from(length - at).unwrap_or(usize::MAX));
+        let left = usize::try_from(length - at).unwrap_or(usize::MAX);
+        let piece = buffer.len().min(left);
         file.read_exact_at(&mut buffer[..piece], at)?;
-        each(&buffer[..piece])?;
+        hash.update(&buffer[..piece]);
         at += piece as u64;
     }
-    Ok(())
+    Ok(hash.finalize().into())
 }
 
 fn sync_folder(folder: &Path) -> Result<(), StoreError> {

@@ -559,6 +559,8 @@ pub trait JobStore: Send + Sync {
     async fn value(&self, space: &str, key: &str) -> Result<Option<Bytes>, StoreError>;
 
     /// Keeps a value, or forgets it.
+    ///
+    /// Errors: [`StoreError::Full`] while what was accepted before can still be written on.
     async fn put_value(
         &self,
         space: &str,

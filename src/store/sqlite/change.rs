@@ -38,7 +38,7 @@ impl<'a> Change<'a> {
         self.freed.into_inner()
     }
 
-    /// Whether so many bytes more can be accepted. The last eighth of the database is for what was accepted before: its
+    /// Whether so many bytes more can be taken in. The last eighth of the database is for what was accepted before: its
     /// attempts, results and letters.
     ///
     /// Errors: [`StoreError::Full`].

@@ -4,7 +4,7 @@
 use super::StoreError;
 use super::schema::{APPLICATION_ID, STEPS, migrate};
 use crate::store::place::{take, writable};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -102,11 +102,14 @@ fn create(dir: &Path, path: &Path) -> Result<(), StoreError> {
 fn connect(file: &Path, path: &Path) -> Result<Connection, StoreError> {
     // Never one that SQLite makes by itself.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let cannot = |error| {
-        StoreError::Unusable(format!(
+    let cannot = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            damaged(path, error.to_string())
+        }
+        _ => StoreError::Unusable(format!(
             "its database `{}` cannot be opened: {error}",
             path.display()
-        ))
+        )),
     };
     let connection = Connection::open_with_flags(file, flags).map_err(cannot)?;
     connection.busy_timeout(BUSY).map_err(cannot)?;

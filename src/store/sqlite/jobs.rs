@@ -238,12 +238,13 @@ pub(super) fn unfinished(
     after: i64,
     limit: usize,
 ) -> Result<Vec<JobRecord>, StoreError> {
-    let mut statement = database.prepare_cached(
-        "SELECT seq FROM jobs INDEXED BY jobs_unfinished
-         WHERE state IN ('queued', 'starting', 'running') AND seq > ?1 ORDER BY seq LIMIT ?2",
+    let held = rows::all(
+        database,
+        "j.seq IN (SELECT seq FROM jobs INDEXED BY jobs_unfinished
+            WHERE state IN ('queued', 'starting', 'running') AND seq > ?1 ORDER BY seq LIMIT ?2) ORDER BY j.seq",
+        params![after, bounded(limit)],
     )?;
-    let found = statement.query_map(params![after, bounded(limit)], |row| row.get(0))?;
-    records(database, &found.collect::<Result<Vec<i64>, _>>()?)
+    Ok(held.into_iter().map(|held| held.record).collect())
 }
 
 /// The jobs of these numbers, in their order.

@@ -22,21 +22,18 @@ pub(super) fn list(database: &Connection, filter: &Filter) -> Result<Vec<JobReco
 /// A tag is rarer than anything else that can be asked for.
 fn of_tag(database: &Connection, filter: &Filter, tag: &str) -> Result<Vec<i64>, StoreError> {
     let mut values: Vec<Value> = vec![tag.to_owned().into(), before(filter)];
-    let others = others(filter, &mut values);
-    let states = match states(filter) {
-        [] => String::new(),
-        some => {
-            let words: Vec<String> = some.iter().map(|state| format!("'{state}'")).collect();
-            format!(" AND j.state IN ({})", words.join(", "))
-        }
-    };
+    let mut others = others(filter, &mut values);
+    if !filter.states.is_empty() {
+        let words = filter.states.iter().map(|state| format!("'{state}'"));
+        let words: Vec<String> = words.collect();
+        others += &format!(" AND j.state IN ({})", words.join(", "));
+    }
     // The order of a cross join is kept: tags first.
     let sql = format!(
         "SELECT t.job FROM tags t CROSS JOIN jobs j ON j.seq = t.job
-         WHERE t.tag = ? AND t.job < ?{others}{states} ORDER BY t.job DESC LIMIT {}",
-        bounded(filter.limit)
+         WHERE t.tag = ? AND t.job < ?{others} ORDER BY t.job DESC LIMIT ?"
     );
-    seqs(database, &sql, values)
+    newest(database, &sql, values, filter.limit)
 }
 
 /// The newest of each state by the index that narrows most; of all states, where none is said.
@@ -49,33 +46,24 @@ fn of_states(database: &Connection, filter: &Filter) -> Result<Vec<i64>, StoreEr
         _ => {
             let mut values = vec![before(filter)];
             let others = others(filter, &mut values);
-            let limit = bounded(filter.limit);
             let sql = format!(
-                "SELECT j.seq FROM jobs j WHERE j.seq < ?{others} ORDER BY j.seq DESC LIMIT {limit}"
+                "SELECT j.seq FROM jobs j WHERE j.seq < ?{others} ORDER BY j.seq DESC LIMIT ?"
             );
-            return seqs(database, &sql, values);
+            return newest(database, &sql, values, filter.limit);
         }
     };
-    let asked = match states(filter) {
-        [] => &JobState::ALL[..],
-        some => some,
-    };
+    let asked = |state: &JobState| filter.states.is_empty() || filter.states.contains(state);
     let mut found = Vec::new();
-    for state in JobState::ALL.iter().filter(|state| asked.contains(state)) {
+    for state in JobState::ALL.into_iter().filter(asked) {
         let mut values = vec![state.word().to_owned().into(), before(filter)];
         let others = others(filter, &mut values);
         let sql = format!(
             "SELECT j.seq FROM jobs j INDEXED BY {index}
-             WHERE j.state = ? AND j.seq < ?{others} ORDER BY j.seq DESC LIMIT {}",
-            bounded(filter.limit)
+             WHERE j.state = ? AND j.seq < ?{others} ORDER BY j.seq DESC LIMIT ?"
         );
-        found.extend(seqs(database, &sql, values)?);
+        found.extend(newest(database, &sql, values, filter.limit)?);
     }
     Ok(found)
-}
-
-fn states(filter: &Filter) -> &[JobState] {
-    &filter.states
 }
 
 fn before(filter: &Filter) -> Value {
@@ -99,7 +87,13 @@ fn others(filter: &Filter, values: &mut Vec<Value>) -> String {
     conditions
 }
 
-fn seqs(database: &Connection, sql: &str, values: Vec<Value>) -> Result<Vec<i64>, StoreError> {
+fn newest(
+    database: &Connection,
+    sql: &str,
+    mut values: Vec<Value>,
+    limit: usize,
+) -> Result<Vec<i64>, StoreError> {
+    values.push(bounded(limit).into());
     let mut statement = database.prepare_cached(sql)?;
     let found = statement.query_map(params_from_iter(values), |row| row.get(0))?;
     Ok(found.collect::<Result<_, _>>()?)

@@ -396,7 +396,7 @@ impl JobStore for SqliteStore {
         let key = key.to_owned();
         self.writer
             .ask("keep a value", Vec::new(), move |change| match &value {
-                Some(value) => values::put(change.database, &space, &key, value),
+                Some(value) => values::put(change, &space, &key, value),
                 None => values::forget(change.database, &space, &key),
             })
             .await

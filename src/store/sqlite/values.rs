@@ -1,7 +1,7 @@
 //! What is kept beside jobs: plugins' values, learned times; and how the store fares.
 
 use super::StoreError;
-use super::change::used;
+use super::change::{Change, used};
 use crate::store::{LearnedTime, StoreGauge};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -20,12 +20,13 @@ pub(super) fn value(
 
 /// Keeps a value.
 pub(super) fn put(
-    database: &Connection,
+    change: &Change<'_>,
     space: &str,
     key: &str,
     value: &[u8],
 ) -> Result<(), StoreError> {
-    let mut statement = database.prepare_cached(
+    change.room_for((space.len() + key.len() + value.len()) as u64)?;
+    let mut statement = change.database.prepare_cached(
         "INSERT INTO plugin_values (space, key, value) VALUES (?1, ?2, ?3)
          ON CONFLICT (space, key) DO UPDATE SET value = excluded.value",
     )?;

@@ -322,3 +322,125 @@ impl Drop for Joined {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{ArrayRecord, BlobFiles, JobRecord, Letter};
+
+    struct Quiet;
+
+    impl Letters for Quiet {
+        fn of_job(&self, _: &JobRecord) -> Vec<Letter> {
+            Vec::new()
+        }
+
+        fn of_array(&self, _: &ArrayRecord) -> Vec<Letter> {
+            Vec::new()
+        }
+    }
+
+    fn writer(dir: &std::path::Path) -> Writer {
+        let database = Connection::open(dir.join("any")).unwrap();
+        let tables = "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; CREATE TABLE a (id INTEGER PRIMARY KEY);
+            CREATE TABLE b (a REFERENCES a (id) DEFERRABLE INITIALLY DEFERRED)";
+        database.execute_batch(tables).unwrap();
+        let blobs = BlobFiles::open(dir, u64::MAX).unwrap();
+        Writer::start(database, Arc::new(Quiet), blobs, 1 << 30).unwrap()
+    }
+
+    async fn put(writer: &Writer, table: &'static str, value: i64) -> Result<(), StoreError> {
+        let work = move |change: &Change<'_>| {
+            let sql = format!("INSERT INTO {table} VALUES (?1)");
+            change.database.execute(&sql, [value])?;
+            Ok(())
+        };
+        writer.ask("put a value", Vec::new(), work).await
+    }
+
+    fn count(dir: &std::path::Path) -> i64 {
+        let database = Connection::open(dir.join("any")).unwrap();
+        let sql = "SELECT COUNT(*) FROM a";
+        database.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// Keeps the thread busy until it is told to go on, so that what comes meanwhile is one batch.
+    async fn together<T>(writer: &Writer, batch: impl Future<Output = T>) -> T {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let begun = Arc::new(tokio::sync::Notify::new());
+        let begins = begun.clone();
+        let busy = writer.ask("wait", Vec::new(), move |_| {
+            begins.notify_one();
+            let _ = wait.lock().recv();
+            Ok(())
+        });
+        let batch = async {
+            let mut batch = std::pin::pin!(batch);
+            begun.notified().await;
+            // Everything is handed in before the thread goes on.
+            let handed_in = futures::poll!(&mut batch);
+            drop(go);
+            match handed_in {
+                std::task::Poll::Ready(done) => done,
+                std::task::Poll::Pending => batch.await,
+            }
+        };
+        let (busy, done) = tokio::join!(busy, batch);
+        busy.unwrap();
+        done
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_disturbs_no_other_of_its_transaction() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = writer(dir.path());
+        put(&writer, "a", 1).await.unwrap();
+        let batch = async {
+            tokio::join!(
+                put(&writer, "a", 2),
+                put(&writer, "a", 1),
+                put(&writer, "a", 3)
+            )
+        };
+        let (second, again, third) = together(&writer, batch).await;
+        second.unwrap();
+        third.unwrap();
+        let error = again.unwrap_err().to_string();
+        assert!(error.contains("cannot put a value"), "{error}");
+        assert_eq!(count(dir.path()), 3);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_fails_fails_all_that_wait_for_it_and_the_next_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = writer(dir.path());
+        let batch = async {
+            tokio::join!(
+                put(&writer, "a", 1),
+                put(&writer, "b", 7),
+                put(&writer, "a", 2)
+            )
+        };
+        let (first, broken, second) = together(&writer, batch).await;
+        for refused in [first, broken, second] {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("FOREIGN KEY"), "{error}");
+        }
+        assert_eq!(count(dir.path()), 0);
+        put(&writer, "a", 1).await.unwrap();
+        assert_eq!(count(dir.path()), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_in_is_written_before_the_writer_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = writer(dir.path());
+        // Handed in, and nobody waits for it any more.
+        for n in 0..100 {
+            assert!(futures::poll!(std::pin::pin!(put(&writer, "a", n))).is_pending());
+        }
+        drop(writer);
+        assert_eq!(count(dir.path()), 100);
+    }
+}

@@ -364,7 +364,8 @@ async fn a_job_is_deleted_with_its_bodies_and_only_when_it_is_over() {
 async fn a_job_that_did_not_start_in_time_expires() {
     let room = Room::new();
     for (id, start_by) in [
-        ("late", Some(50)),
+        ("first", Some(50)),
+        ("late", Some(51)),
         ("later", Some(60)),
         ("any", None),
         ("at-work", Some(50)),
@@ -375,6 +376,7 @@ async fn a_job_that_did_not_start_in_time_expires() {
     }
     now(room.start("at-work", "a/any", Moment(10)).await.unwrap());
     assert!(room.expire(Moment(49), 9).await.unwrap().is_empty());
+    assert_eq!(room.expire(Moment(50), 9).await.unwrap().len(), 1);
     assert_eq!(
         room.expire(Moment(99), 1).await.unwrap()[0].id.as_ref(),
         "late"

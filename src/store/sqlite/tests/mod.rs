@@ -1,11 +1,19 @@
 //! What the store promises, tried on a database on disk.
 
+mod agree;
+mod arrays;
 mod changes;
+mod crash;
+mod full;
+mod letters;
+mod lists;
+mod refusals;
 mod repeats;
 
 use super::*;
 use crate::store::{BlobFiles, Idempotency, Letter, Next, ResultHead};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use std::collections::BTreeSet;
 use tabane_api::Need;
 use tempfile::TempDir;
 
