@@ -3,7 +3,7 @@
 //! Only plain structs and the wrappers of `typed.rs`: with these every fault keeps its place.
 //! The doc comments are what an editor shows, by way of `conf/tabane.schema.json`.
 
-use super::typed::{Field, FromWord, Named, OneOrMany, Raw, Short};
+use super::typed::{Field, FromList, FromWord, Named, OneOrMany, Raw, Short};
 use super::units::{OrNone, Size, Span};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -629,7 +629,7 @@ impl FromWord for Cors {
         })
     }
 
-    const FROM_LIST: Option<fn(Vec<Field<String>>) -> Self> = Some(|origins| Cors {
+    const FROM_LIST: Option<FromList<Self>> = Some(|origins| Cors {
         origins: Field::of(OneOrMany(origins)),
     });
 }

@@ -30,6 +30,9 @@ pub(crate) struct Named<T>(pub(crate) Vec<(At<String>, Field<T>)>);
 #[derive(Clone, Debug)]
 pub(crate) struct Short<T>(pub(crate) T);
 
+/// How a value is made from a list of words.
+pub(crate) type FromList<T> = fn(Vec<Field<String>>) -> T;
+
 /// How a value is made from one word.
 pub(crate) trait FromWord: Sized {
     /// What may be written, for `expected …`.
@@ -39,7 +42,7 @@ pub(crate) trait FromWord: Sized {
     /// Makes it. Errors: what is wrong with the word; a hint may follow behind `; `.
     fn from_word(word: &str) -> Result<Self, String>;
     /// How it is made from a list of words; `None`: it is not.
-    const FROM_LIST: Option<fn(Vec<Field<String>>) -> Self> = None;
+    const FROM_LIST: Option<FromList<Self>> = None;
 }
 
 /// One thing, or a list of them.
