@@ -106,7 +106,9 @@ impl App {
         let plan = &loaded.plan;
         let marks = Marks::open(plan.data_dir.as_deref())?;
         let kept = match plan.data_dir.as_deref() {
-            Some(dir) => Some(Arc::new(Kept::open(dir, plan).await?)),
+            Some(dir) => Some(Arc::new(
+                Kept::open(dir, plan, metrics.clone(), events.clone()).await?,
+            )),
             None => None,
         };
         let spool = plan.data_dir.as_deref().map(Spool::open).transpose()?;

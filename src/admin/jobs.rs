@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::stream;
 use std::io;
 use tabane_api::{Content, Refusal};
 
@@ -83,7 +83,7 @@ fn response(answer: Answer) -> Response {
             Body::from_stream(pieces(content, from, length)),
             Some(length),
         ),
-        Payload::Live(live) => (Body::from_stream(live.map(Ok::<_, io::Error>)), None),
+        Payload::Live(live) => (Body::from_stream(live), None),
     };
     let mut response = (answer.status, body).into_response();
     *response.headers_mut() = answer.headers;

@@ -59,17 +59,12 @@ async fn ready(State(means): State<Means>) -> Response {
 }
 
 async fn metrics(State(means): State<Means>) -> Response {
-    let waiting: Vec<_> = means
-        .dispatch
-        .services()
-        .into_iter()
-        .map(|service| (service.name, service.waiting))
-        .collect();
-    let text =
-        means
-            .dispatch
-            .metrics()
-            .render(&means.dispatch.gauges(), &waiting, (means.gauges)());
+    let dispatch = &means.dispatch;
+    let text = dispatch.metrics().render(
+        &dispatch.gauges(),
+        &dispatch.service_gauges(),
+        (means.gauges)(),
+    );
     (
         [(
             header::CONTENT_TYPE,

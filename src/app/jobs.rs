@@ -5,7 +5,8 @@ use crate::config::plan::Plan;
 use crate::dispatch::Dispatch;
 use crate::jobs::Jobs;
 use crate::jobs::webhook::{Deliverer, Guard, HttpPost, Secretary, Signer, new_secret};
-use crate::store::{BlobFiles, BlobStore, JobStore, Moment, SqliteStore, StoreError};
+use crate::store::{BlobFiles, BlobStore, Delivery, JobStore, Moment, SqliteStore, StoreError};
+use crate::telemetry::{Events, LetterOutcome, Metrics};
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -38,7 +39,12 @@ impl Kept {
     /// Opens what is in `data_dir`, or begins it.
     ///
     /// Errors: the store cannot be trusted; nothing of it was changed.
-    pub(super) async fn open(data_dir: &Path, plan: &Plan) -> Result<Kept> {
+    pub(super) async fn open(
+        data_dir: &Path,
+        plan: &Plan,
+        metrics: Arc<Metrics>,
+        events: Events,
+    ) -> Result<Kept> {
         let public_url = Arc::new(ArcSwap::from_pointee(plan.public_url.clone()));
         let links: Arc<once_cell::sync::OnceCell<Links>> = Arc::default();
         let address = {
@@ -66,7 +72,15 @@ impl Kept {
         let made = links.get_or_init(|| Links::new(secret)).clone();
         let guard = Arc::new(ArcSwap::from_pointee(guard(plan)?));
         let clock = Arc::new(wall_clock);
-        let jobs = Jobs::new(store.clone(), blobs.clone(), made, guard.clone(), clock);
+        let jobs = Jobs::new(
+            store.clone(),
+            blobs.clone(),
+            made,
+            guard.clone(),
+            clock,
+            metrics,
+            events,
+        );
         Ok(Kept {
             jobs,
             store,
@@ -102,20 +116,32 @@ impl Kept {
             guard: self.guard.clone(),
             post: Arc::new(HttpPost::new(self.guard.clone())),
             chance: Arc::new(rand::random::<f64>),
-            counted: Arc::new(|_| {}),
+            counted: count_letters(dispatch.metrics()),
         };
         let jobs = self.jobs.clone();
         let written = move || {
             let jobs = jobs.clone();
             async move { jobs.letters_written().await }
         };
-        let dispatch = dispatch.clone();
+        let (dispatch, watch) = (dispatch.clone(), dispatch.clone());
         vec![
             tokio::spawn(async move { dispatch.keep_jobs().await }),
+            tokio::spawn(async move { watch.watch_jobs().await }),
             tokio::spawn(deliverer.run(written)),
             tokio::spawn(sweep_orphans(self.store.clone(), self.blobs.clone())),
         ]
     }
+}
+
+fn count_letters(metrics: &Arc<Metrics>) -> Arc<dyn Fn(&Delivery) + Send + Sync> {
+    let metrics = metrics.clone();
+    Arc::new(move |fate| {
+        metrics.jobs().letter(match fate {
+            Delivery::Delivered => LetterOutcome::Delivered,
+            Delivery::Again { .. } => LetterOutcome::Again,
+            Delivery::GivenUp { .. } => LetterOutcome::GivenUp,
+        })
+    })
 }
 
 /// Bodies that a crash left without a row are deleted.

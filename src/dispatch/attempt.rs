@@ -250,7 +250,7 @@ impl Work {
         if matches!(blame, Blame::None) || failed {
             self.shared.class_ended(&self.job, &endpoint, failed);
         }
-        if let Some(job) = self.write(&runner, ended).await
+        if let Some(job) = self.write(&runner, &endpoint, ended).await
             && job.state == JobState::Queued
         {
             self.shared.enqueue(&job);
@@ -258,12 +258,11 @@ impl Work {
     }
 
     /// Writes the end, however long the store takes to be well again; `None`: it is not this attempt's to write.
-    async fn write(&self, runner: &Runner, ended: Ended) -> Option<JobRecord> {
+    async fn write(&self, runner: &Runner, endpoint: &str, ended: Ended) -> Option<JobRecord> {
         let mut phase = runner.phase();
         loop {
-            let written = runner
-                .jobs
-                .end(&self.job.id, self.job.attempt, ended.clone());
+            let (id, attempt) = (&self.job.id, self.job.attempt);
+            let written = runner.jobs.end(id, attempt, Some(endpoint), ended.clone());
             match written.await {
                 Ok(Changed::Now(job)) => return Some(*job),
                 Ok(Changed::Stale) => return None,

@@ -11,6 +11,7 @@ mod clockwork;
 mod core;
 mod journey;
 mod lease;
+mod measure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod oracle;
 mod pools;

@@ -65,7 +65,7 @@ impl Dispatch {
         let attempts = runner.jobs.store().attempts(&job.id).await?;
         let Some(attempt) = attempts.into_iter().next_back() else {
             return self
-                .begin_again(&job, "lost", "its attempt is not on record")
+                .begin_again(&job, None, "lost", "its attempt is not on record")
                 .await;
         };
         // The slot is the GPU's: whatever the node still does of it, nothing else is given to it first.
@@ -74,14 +74,15 @@ impl Dispatch {
                 "its endpoint `{}` is not in the file any more",
                 attempt.endpoint
             );
-            return self.begin_again(&job, "lost", &why).await;
+            return self
+                .begin_again(&job, Some(&attempt.endpoint), "lost", &why)
+                .await;
         };
         if attempt.handle.is_none() && !attempt.submitting {
             // The request ended with the gateway's connection; the node may not have noticed yet.
             lease.end(End::Aborted { began: true });
-            return self
-                .begin_again(&job, "gateway_restarted", "the gateway went down")
-                .await;
+            let (on, why) = (Some(&*attempt.endpoint), "the gateway went down");
+            return self.begin_again(&job, on, "gateway_restarted", why).await;
         }
         tracing::info!(job = %job.id, endpoint = %attempt.endpoint, "a job that was at work is taken up again");
         let work = Work {
@@ -101,6 +102,7 @@ impl Dispatch {
     async fn begin_again(
         &self,
         job: &JobRecord,
+        endpoint: Option<&str>,
         outcome: &'static str,
         why: &str,
     ) -> Result<(), StoreError> {
@@ -115,7 +117,11 @@ impl Dispatch {
                 counts: false,
             },
         };
-        match runner.jobs.end(&job.id, job.attempt, ended).await? {
+        match runner
+            .jobs
+            .end(&job.id, job.attempt, endpoint, ended)
+            .await?
+        {
             Changed::Now(job) if job.state == JobState::Queued => self.0.enqueue(&job),
             _ => {}
         }

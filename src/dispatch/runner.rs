@@ -149,6 +149,9 @@ impl Dispatch {
         let Some(runner) = self.0.runner.get() else {
             return;
         };
+        for service in &world.services {
+            self.metrics().jobs().add_service(&service.plan.name);
+        }
         let changed = |service: &Arc<LiveService>| {
             let before = prior.and_then(|prior| prior.service(&service.plan.name));
             before.is_none_or(|before| {

@@ -4,7 +4,7 @@ use super::room::lacks;
 use super::{Dispatch, LiveService, World, now};
 use crate::fleet::Endpoint;
 use crate::schedule::WaitingView;
-use crate::telemetry::EndpointGauge;
+use crate::telemetry::{EndpointGauge, ServiceGauge};
 use http::{HeaderMap, Method};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -257,6 +257,20 @@ impl Dispatch {
             vram_free_mib: endpoint.vitals().vram_free_mib,
         };
         core.fleet.all().map(gauge).collect()
+    }
+
+    /// What `/metrics` says of the services of the plan.
+    pub fn service_gauges(&self) -> Vec<ServiceGauge> {
+        let Some(world) = self.world() else {
+            return Vec::new();
+        };
+        let core = self.0.core.lock();
+        let gauge = |service: &Arc<LiveService>| ServiceGauge {
+            service: service.plan.name.clone(),
+            waiting: core.schedule.waiting_in(&service.plan.name),
+            backlog_s: core.backlog_s(&service.plan.name, service.pool, now()),
+        };
+        world.services.iter().map(gauge).collect()
     }
 
     /// Why a request for `path` would go where it would go, without sending or counting it. `None`: no such service.

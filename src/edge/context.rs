@@ -4,6 +4,7 @@ use super::hold::Body;
 use super::pace::Pace;
 use crate::config::plan::{LimitsPlan, LogFormat, LogPlan};
 use crate::dispatch::{Journey, Lease, LiveService, Upstream, World};
+use crate::store::JobId;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -41,6 +42,8 @@ pub struct Ctx {
     /// The endpoint of the last lease, which may have ended by now.
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) attempts: u32,
+    /// The job that it became.
+    pub(super) job: Option<JobId>,
     /// How long it waited for leases, all attempts together.
     pub(super) wait: Duration,
     pub(super) first_attempt: Option<Instant>,
@@ -97,6 +100,7 @@ impl Ctx {
             lease: None,
             upstream: None,
             attempts: 0,
+            job: None,
             wait: Duration::ZERO,
             first_attempt: None,
             attempt_started: None,

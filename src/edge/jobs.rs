@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, Result};
+use std::io;
 use tabane_api::Refusal;
 
 /// How much of a kept body is given on at once.
@@ -110,6 +111,7 @@ pub(super) async fn submit(edge: &Edge, session: &mut Session, ctx: &mut Ctx) ->
     // Not given up when its client leaves: whether it was taken in would be anyone's guess.
     let submitted = edge.wire.submit(asked).await?;
     let job = submitted.job.clone();
+    ctx.job = Some(job.id.clone());
     let answered = tokio::select! {
         biased;
         answer = edge.wire.accepted(&world, submitted, &head.headers) => answer.map_err(Stop::from),
@@ -264,7 +266,7 @@ async fn give(
 async fn follow(
     session: &mut Session,
     ctx: &mut Ctx,
-    mut live: std::pin::Pin<Box<dyn futures::Stream<Item = Bytes> + Send>>,
+    mut live: std::pin::Pin<Box<dyn futures::Stream<Item = io::Result<Bytes>> + Send>>,
 ) -> Result<()> {
     loop {
         let piece = tokio::select! {
@@ -273,9 +275,18 @@ async fn follow(
             error = admit::gone(session, true) => return Err(error),
         };
         match piece {
-            Some(piece) => {
+            Some(Ok(piece)) => {
                 ctx.bytes_out += piece.len() as u64;
                 session.write_response_body(Some(piece), false).await?;
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "what is sent as it is made breaks off");
+                ctx.broken = true;
+                return Err(Error::because(
+                    pingora::ErrorType::FileReadError,
+                    "what is sent as it is made breaks off",
+                    error,
+                ));
             }
             None => return session.write_response_body(None, true).await,
         }

@@ -117,6 +117,7 @@ fn line<'a>(
         bytes_in: ctx.bytes_in,
         bytes_out: ctx.bytes_out,
         attempts: ctx.attempts,
+        job: ctx.job.as_deref(),
         outcome,
         protocol: head.version,
     }

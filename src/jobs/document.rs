@@ -157,6 +157,7 @@ pub fn array_document(array: &ArrayRecord, at: &str) -> Value {
         "links": {
             "self": path,
             "jobs": format!("{path}/jobs"),
+            "events": format!("{path}/events"),
             "results": format!("{path}/results.zip"),
             "cancel": path,
         },

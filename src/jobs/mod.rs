@@ -15,6 +15,7 @@ mod live;
 mod report;
 mod rules;
 mod template;
+mod watched;
 pub mod webhook;
 
 pub use census::TooMany;
@@ -32,6 +33,7 @@ use crate::store::{
     Accepted, ArrayAccepted, BlobStore, BlobWriter, Changed, Ended, IN_ROW, JobId, JobRecord,
     JobStore, Kept, Moment, NewArray, NewJob, Spooled, StoreError,
 };
+use crate::telemetry::{Events, Metrics};
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use census::Census;
@@ -39,6 +41,7 @@ use live::Live;
 use std::sync::Arc;
 use tabane_api::{Content, NodeError, Pieces};
 use tokio::sync::Notify;
+use watched::Watched;
 use webhook::Guard;
 
 /// Tells the time of the wall clock; tests pass their own.
@@ -56,6 +59,7 @@ struct Inner {
     guard: Arc<ArcSwap<Guard>>,
     live: Live,
     census: Census,
+    watched: Watched,
     /// Rung when a letter may have been written.
     letters: Notify,
 }
@@ -63,13 +67,16 @@ struct Inner {
 // === impl Jobs ===
 
 impl Jobs {
-    /// The jobs of this store. `links` sign what may be seen without a key, `guard` says where letters may go.
+    /// The jobs of this store. `links` sign what may be seen without a key, `guard` says where letters may go; what
+    /// happens is counted in `metrics` and told to `events`.
     pub fn new(
         store: Arc<dyn JobStore>,
         blobs: Arc<dyn BlobStore>,
         links: Links,
         guard: Arc<ArcSwap<Guard>>,
         clock: Clock,
+        metrics: Arc<Metrics>,
+        events: Events,
     ) -> Self {
         Jobs(Arc::new(Inner {
             store,
@@ -79,6 +86,7 @@ impl Jobs {
             guard,
             live: Live::default(),
             census: Census::default(),
+            watched: Watched { metrics, events },
             letters: Notify::new(),
         }))
     }
@@ -119,7 +127,10 @@ impl Jobs {
             .reserve(&service, &tenant, 1, most, of_tenant)?;
         let accepted = self.0.store.accept(job).await;
         match &accepted {
-            Ok(Accepted::New(record)) => self.tell(record),
+            Ok(Accepted::New(record)) => {
+                self.0.watched.accepted(record);
+                self.tell(record);
+            }
             _ => self.0.census.count_out(&service, &tenant, 1),
         }
         Ok(accepted?)
@@ -141,8 +152,11 @@ impl Jobs {
             .census
             .reserve(&service, &tenant, count, most, of_tenant)?;
         let accepted = self.0.store.accept_array(array).await;
-        if !matches!(accepted, Ok(ArrayAccepted::New(..))) {
-            self.0.census.count_out(&service, &tenant, count);
+        match &accepted {
+            Ok(ArrayAccepted::New(record, jobs)) => {
+                self.0.watched.accepted_array(record, jobs.len());
+            }
+            _ => self.0.census.count_out(&service, &tenant, count),
         }
         Ok(accepted?)
     }
@@ -186,13 +200,27 @@ impl Jobs {
     /// An attempt begins on this endpoint.
     pub async fn start(&self, job: &str, endpoint: &str) -> Result<Changed, StoreError> {
         let changed = self.0.store.start(job, endpoint, self.now()).await;
+        if let Ok(Changed::Now(record)) = &changed {
+            self.0.watched.started(record, endpoint);
+        }
         self.told(changed)
     }
 
-    /// The attempt ended.
-    pub async fn end(&self, job: &str, attempt: u32, ended: Ended) -> Result<Changed, StoreError> {
+    /// The attempt ended, on this endpoint if that is on record.
+    pub async fn end(
+        &self,
+        job: &str,
+        attempt: u32,
+        endpoint: Option<&str>,
+        ended: Ended,
+    ) -> Result<Changed, StoreError> {
+        let outcome = ended.outcome;
         let changed = self.0.store.end(job, attempt, ended, self.now()).await;
-        self.told(changed)
+        if let Ok(Changed::Now(record)) = &changed {
+            self.0.watched.ended(record, outcome);
+            self.tell_of(record, endpoint);
+        }
+        changed
     }
 
     /// Takes a job back; an attempt at work hears of it.
@@ -216,6 +244,11 @@ impl Jobs {
 
     /// Tells whoever follows a job, or its array, how it stands.
     pub fn tell(&self, record: &JobRecord) {
+        self.tell_of(record, None);
+    }
+
+    /// The same of a job whose attempt on this endpoint has just ended.
+    fn tell_of(&self, record: &JobRecord, endpoint: Option<&str>) {
         if record.webhook.is_some() || record.parent.is_some() {
             self.0.letters.notify_one();
         }
@@ -226,6 +259,7 @@ impl Jobs {
             self.0.live.note(parent, || Note::Child);
         }
         if record.state.is_over() {
+            self.0.watched.over(record, endpoint);
             self.0.census.count_out(&record.service, &record.tenant, 1);
             self.0.live.over(&record.id);
         }

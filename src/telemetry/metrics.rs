@@ -1,6 +1,7 @@
 //! Every number, under one registry of its own. Names are promises: `metrics.golden.txt` lists them.
 
-use super::gauges::{self, EdgeGauge, EndpointGauge};
+use super::gauges::{self, EdgeGauge, EndpointGauge, ServiceGauge};
+use super::job_metrics::JobMetrics;
 use super::process;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -21,6 +22,7 @@ pub struct Metrics {
     families: Families,
     services: Mutex<HashMap<String, Arc<ServiceMetrics>>>,
     endpoints: Mutex<HashMap<(String, String), Arc<EndpointMetrics>>>,
+    jobs: JobMetrics,
 }
 
 /// What is counted of one service: handles, looked up once per world.
@@ -263,12 +265,19 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tabane");
         let families = Families::register(&mut registry);
+        let jobs = JobMetrics::register(&mut registry);
         Metrics {
+            jobs,
             registry,
             families,
             services: Mutex::default(),
             endpoints: Mutex::default(),
         }
+    }
+
+    /// What is counted of jobs.
+    pub fn jobs(&self) -> &JobMetrics {
+        &self.jobs
     }
 
     /// The handles of a service; the same ones for the same name.
@@ -420,6 +429,7 @@ impl Metrics {
 
     /// Drops the series of a service that is gone.
     pub fn forget_service(&self, service: &str) {
+        self.jobs.forget_service(service);
         let Some(gone) = self.services.lock().remove(service) else {
             return;
         };
@@ -455,7 +465,7 @@ impl Metrics {
     pub fn render(
         &self,
         endpoints: &[EndpointGauge],
-        waiting: &[(String, usize)],
+        services: &[ServiceGauge],
         edge: EdgeGauge,
     ) -> String {
         let mut text = String::with_capacity(16 << 10);
@@ -467,7 +477,8 @@ impl Metrics {
             .map_or(text.len(), str::len);
         text.truncate(end);
         let hash = self.families.reload.hash.lock().clone();
-        gauges::render(&mut text, endpoints, waiting, edge, &hash);
+        gauges::render(&mut text, endpoints, services, edge, &hash);
+        self.jobs.render(&mut text);
         process::render(&mut text);
         text.push_str("# EOF\n");
         text
@@ -592,6 +603,8 @@ impl ProbeOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::LetterOutcome;
+    use tabane_api::JobState;
 
     fn rendered() -> String {
         let metrics = Metrics::new();
@@ -625,7 +638,17 @@ mod tests {
             spooled_bytes: 9,
         };
         metrics.turned_away(400);
-        metrics.render(&[gauge], &[("any".into(), 4)], edge)
+        let jobs = metrics.jobs();
+        jobs.add_service("any");
+        jobs.accepted("any", 2);
+        jobs.finished("any", JobState::Dead);
+        jobs.letter(LetterOutcome::Again);
+        let waiting = ServiceGauge {
+            service: "any".into(),
+            waiting: 4,
+            backlog_s: 1.5,
+        };
+        metrics.render(&[gauge], &[waiting], edge)
     }
 
     #[test]
@@ -651,6 +674,12 @@ mod tests {
         for line in [
             r#"tabane_requests_total{service="any",outcome="refused",code="queue_full"} 1"#,
             r#"tabane_waiting{service="any"} 4"#,
+            r#"tabane_backlog_seconds{service="any"} 1.5"#,
+            r#"tabane_jobs_accepted_total{service="any"} 2"#,
+            r#"tabane_jobs_finished_total{service="any",state="dead"} 1"#,
+            r#"tabane_jobs_finished_total{service="any",state="expired"} 0"#,
+            r#"tabane_job_attempts_total{service="any",outcome="lost"} 0"#,
+            r#"tabane_letters_total{outcome="again"} 1"#,
             r#"tabane_endpoint_state{node="a\"b",endpoint="a/http",state="up"} 1"#,
             r#"tabane_endpoint_state{node="a\"b",endpoint="a/http",state="down"} 0"#,
             r#"tabane_config_info{hash="abc"} 1"#,
@@ -669,8 +698,13 @@ mod tests {
             .request(Outcome::Ok, Duration::ZERO, 0, 0);
         metrics.endpoint("gone", "n/x").finished(Duration::ZERO);
         metrics.probe("n/x", ProbeOutcome::Ok);
+        metrics.jobs().add_service("gone");
         metrics.forget_endpoint("n/x");
         metrics.forget_service("gone");
+        // Its last attempt ends after it left.
+        metrics.jobs().attempt("gone", "succeeded");
+        metrics.jobs().ran("gone", Duration::ZERO);
+        metrics.jobs().finished("gone", JobState::Succeeded);
         let text = metrics.render(&[], &[], EdgeGauge::default());
         assert!(!text.contains("gone") && !text.contains("n/x"), "{text}");
     }

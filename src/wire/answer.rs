@@ -2,6 +2,7 @@ use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
+use std::io;
 use std::pin::Pin;
 use tabane_api::Content;
 
@@ -28,8 +29,8 @@ pub enum Payload {
         /// How many.
         length: u64,
     },
-    /// As it happens.
-    Live(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// As it happens, or as it is made. An error breaks it off: its reader must not take it for whole.
+    Live(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>),
 }
 
 // === impl Answer ===

@@ -172,7 +172,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
 
 /// The key of a request that may be sent again (draft-ietf-httpapi-idempotency-key-header: a quoted string; whoever leaves
 /// the quotes out means the same).
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let Some(key) = text(headers, &IDEMPOTENCY_KEY)? else {
         return Ok(None);
     };

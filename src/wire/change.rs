@@ -86,7 +86,7 @@ impl Wire {
         })?;
         let urgency = match wanted.priority {
             None => None,
-            Some(urgency @ 0..=7) => Some(self.allowed(call, &job, Urgency::new(urgency))),
+            Some(urgency @ 0..=7) => Some(allowed(call, &job.service, Urgency::new(urgency))),
             Some(other) => {
                 let why = format!("`priority` is 0 to 7, got {other}");
                 return Err(Refusal::BadRequest(why));
@@ -123,18 +123,6 @@ impl Wire {
         Ok(answer)
     }
 
-    /// An urgency as far as whoever asks may have it.
-    fn allowed(&self, call: &Call<'_>, job: &JobRecord, asked: Urgency) -> Urgency {
-        if matches!(call.who, Who::Operator) {
-            return asked;
-        }
-        let service = call.world.service(&job.service);
-        let cap = service.map_or(JobsPlan::default().priority_cap, |service| {
-            service.plan.jobs.priority_cap
-        });
-        asked.max(cap)
-    }
-
     /// `POST /_tabane/jobs/{id}/retry`: it waits again, under its id.
     pub(super) async fn retry(
         &self,
@@ -169,4 +157,16 @@ impl Wire {
             Changed::Stale => Ok(None),
         }
     }
+}
+
+/// An urgency as far as whoever asks may have it, for a job of this service.
+pub(super) fn allowed(call: &Call<'_>, service: &str, asked: Urgency) -> Urgency {
+    if matches!(call.who, Who::Operator) {
+        return asked;
+    }
+    let service = call.world.service(service);
+    let cap = service.map_or(JobsPlan::default().priority_cap, |service| {
+        service.plan.jobs.priority_cap
+    });
+    asked.max(cap)
 }

@@ -11,7 +11,7 @@ use crate::dispatch::Dispatch;
 use crate::jobs::{Following, Jobs, Note, moment};
 use crate::store::{JobEvent, JobRecord};
 use bytes::Bytes;
-use futures::stream;
+use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ use tabane_api::Refusal;
 use tokio::time::{Instant, sleep_until};
 
 /// How long nothing is said until a comment is: servers between cut what is silent for a minute.
-const SILENCE: Duration = Duration::from_secs(15);
+pub(super) const SILENCE: Duration = Duration::from_secs(15);
 
 /// How often who waits is told its place.
 const PLACES: Duration = Duration::from_secs(5);
@@ -72,17 +72,22 @@ impl Wire {
             place_at: now,
             silent_at: now + SILENCE,
         };
-        let mut answer = Answer {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            body: Payload::Live(Box::pin(stream::unfold(told, Told::next))),
-        };
-        answer.set(header::CONTENT_TYPE, "text/event-stream");
-        answer.set(header::CACHE_CONTROL, "no-cache");
-        // nginx in front would gather what should be seen at once.
-        answer.set(HeaderName::from_static("x-accel-buffering"), "no");
-        Ok(answer)
+        Ok(told_live(stream::unfold(told, Told::next)))
     }
+}
+
+/// An answer of events as they happen.
+pub(super) fn told_live(events: impl Stream<Item = Bytes> + Send + 'static) -> Answer {
+    let mut answer = Answer {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        body: Payload::Live(Box::pin(events.map(Ok))),
+    };
+    answer.set(header::CONTENT_TYPE, "text/event-stream");
+    answer.set(header::CACHE_CONTROL, "no-cache");
+    // nginx in front would gather what should be seen at once.
+    answer.set(HeaderName::from_static("x-accel-buffering"), "no");
+    answer
 }
 
 // === impl Told ===
@@ -183,6 +188,6 @@ fn kept(event: &JobEvent) -> Bytes {
 }
 
 /// An event of the moment.
-fn passing(kind: &str, data: &Value) -> Bytes {
+pub(super) fn passing(kind: &str, data: &Value) -> Bytes {
     format!("event: {kind}\ndata: {data}\n\n").into()
 }

@@ -16,7 +16,18 @@ const LARGEST_PAGE: usize = 1000;
 impl Wire {
     /// `GET /_tabane/jobs?state=&service=&tag=&class=&array=&cursor=&limit=`.
     pub(super) async fn list(&self, jobs: &Jobs, call: &Call<'_>) -> Result<Answer, Refusal> {
-        let mut filter = filter(call)?;
+        let filter = filter(call)?;
+        self.page(jobs, call, filter, &jobs_base(call.world)).await
+    }
+
+    /// A page of the jobs that a filter lets through. `at` is where it was asked for.
+    pub(super) async fn page(
+        &self,
+        jobs: &Jobs,
+        call: &Call<'_>,
+        mut filter: Filter,
+        at: &str,
+    ) -> Result<Answer, Refusal> {
         match &call.who {
             Who::Tenant(caller) => filter.tenant = Some(caller.tenant.clone()),
             Who::Operator => filter.tenant = query(call.query, "tenant").map(Into::into),
@@ -47,14 +58,14 @@ impl Wire {
             let kept = pairs.filter(|(name, _)| name != "cursor");
             let mut again = form_urlencoded::Serializer::new(String::new());
             again.extend_pairs(kept).append_pair("cursor", &next);
-            let link = format!("<{base}?{}>; rel=\"next\"", again.finish());
+            let link = format!("<{at}?{}>; rel=\"next\"", again.finish());
             answer.set(header::LINK, &link);
         }
         Ok(answer)
     }
 }
 
-fn filter(call: &Call<'_>) -> Result<Filter, Refusal> {
+pub(super) fn filter(call: &Call<'_>) -> Result<Filter, Refusal> {
     let mut filter = Filter {
         limit: PAGE,
         ..Filter::default()

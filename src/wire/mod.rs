@@ -13,13 +13,14 @@
 //! | `POST /_tabane/jobs/{id}/retry` | it waits again, under its id |
 //! | `POST /_tabane/jobs/{id}/links` | links that need no key, for a while |
 //! | `GET /_tabane/jobs` | jobs, the newest first |
-//! | `POST /_tabane/arrays` and below it | many jobs that are one (`arrays.rs`) |
+//! | `POST /_tabane/arrays` and below it | many jobs that are one (`arrays/`) |
 //! | `POST /_tabane/callbacks/{job}/{attempt}` | a backend says that it is done |
 //!
 //! Whoever asks sees the jobs of their tenant and no others; those of others are not there (404). A link that was
 //! signed shows one job to whoever has it.
 
 mod answer;
+mod arrays;
 mod ask;
 mod callback;
 mod change;
@@ -32,6 +33,7 @@ mod refused;
 mod result;
 mod status;
 mod submit;
+mod zip;
 
 pub use answer::{Answer, Payload};
 pub use ask::{Prefer, wants_job};
@@ -45,6 +47,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use std::sync::Arc;
 use tabane_api::{Caller, Refusal};
+use tokio::sync::Mutex;
 
 /// What everything under it is the gateway's own.
 pub const PREFIX: &str = "/_tabane/";
@@ -56,6 +59,8 @@ pub const LARGEST: u64 = 8 << 20;
 #[derive(Clone)]
 pub struct Wire {
     dispatch: Dispatch,
+    /// Held by the array that is being taken in.
+    one_array: Arc<Mutex<()>>,
 }
 
 /// A call under [`PREFIX`].
@@ -92,7 +97,10 @@ pub enum Who {
 impl Wire {
     /// Answers for the jobs of this gateway.
     pub fn new(dispatch: Dispatch) -> Self {
-        Wire { dispatch }
+        Wire {
+            dispatch,
+            one_array: Arc::default(),
+        }
     }
 
     /// Answers a call under [`PREFIX`].
@@ -123,6 +131,7 @@ impl Wire {
                 Err(wrong_method(&call, "GET, HEAD"))
             }
             (_, ["jobs", _, "retry" | "links"]) => Err(wrong_method(&call, "POST")),
+            (_, ["arrays", below @ ..]) => self.arrays(jobs, &call, below).await,
             _ => Err(Refusal::NotFound(path.to_owned())),
         }
     }
@@ -153,7 +162,7 @@ impl Wire {
         let found = jobs.store().find(tenant, id).await.map_err(unavailable)?;
         found
             .filter(|job| tenant.is_none_or(|tenant| *job.tenant == *tenant))
-            .ok_or_else(|| gone(jobs, id))
+            .ok_or_else(|| gone(jobs, "job", id))
     }
 }
 
@@ -163,17 +172,17 @@ fn base(world: &World, what: &str) -> String {
     format!("{url}{PREFIX}{what}")
 }
 
-/// A job that is not there: one whose id is old was, and is not kept any more.
-fn gone(jobs: &Jobs, id: &str) -> Refusal {
+/// A job or array that is not there: one whose id is old was, and is not kept any more.
+fn gone(jobs: &Jobs, what: &str, id: &str) -> Refusal {
     // No shorter time to be kept than this is worth telling from a mistake.
     const OLD_MS: i64 = 3_600_000;
     let made = id.parse::<ulid::Ulid>().ok();
     let made = made.and_then(|id| i64::try_from(id.timestamp_ms()).ok());
     match made {
         Some(made) if jobs.now().0.saturating_sub(made) > OLD_MS => {
-            Refusal::Gone(format!("there is no job `{id}` any more"))
+            Refusal::Gone(format!("there is no {what} `{id}` any more"))
         }
-        _ => Refusal::NotFound(format!("there is no job `{id}`")),
+        _ => Refusal::NotFound(format!("there is no {what} `{id}`")),
     }
 }
 

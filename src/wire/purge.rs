@@ -60,7 +60,8 @@ impl Wire {
     }
 }
 
-fn over(word: &str) -> Result<JobState, Refusal> {
+/// The state of this word, if jobs end in it.
+pub(super) fn over(word: &str) -> Result<JobState, Refusal> {
     let state = JobState::from_word(word).filter(|state| state.is_over());
     state.ok_or_else(|| {
         let over = JobState::ALL.into_iter().filter(|state| state.is_over());

@@ -68,7 +68,7 @@ impl Wire {
     ) -> Result<Answer, Refusal> {
         let job = self.find(jobs, call, id).await?;
         let stored = jobs.store().request(&job.id).await.map_err(unavailable)?;
-        let stored = stored.ok_or_else(|| super::gone(jobs, id))?;
+        let stored = stored.ok_or_else(|| super::gone(jobs, "job", id))?;
         let content = jobs.content(&stored.body).await.map_err(lost)?;
         let mut answer = Answer {
             status: StatusCode::OK,

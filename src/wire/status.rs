@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::time::Duration;
 use tabane_api::Refusal;
 
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const JOB_ID: HeaderName = HeaderName::from_static("job-id");
 pub(super) const JOB_STATE: HeaderName = HeaderName::from_static("job-state");
 const JOB_POSITION: HeaderName = HeaderName::from_static("job-position");
@@ -43,16 +43,7 @@ impl Wire {
             let applied = format!("wait={}", wait.as_secs());
             answer.set(PREFERENCE_APPLIED, &applied);
         }
-        let tag = match &answer.body {
-            Payload::Bytes(body) => etag(body),
-            _ => return Ok(answer),
-        };
-        answer.set(header::ETAG, &tag);
-        if is_known(call, &tag) {
-            answer.status = StatusCode::NOT_MODIFIED;
-            answer.body = Payload::Bytes(Bytes::new());
-            answer.headers.remove(header::CONTENT_TYPE);
-        }
+        tag(call, &mut answer);
         Ok(answer)
     }
 
@@ -120,6 +111,20 @@ impl Wire {
             standing,
             &jobs_base(world),
         ))
+    }
+}
+
+/// Names an answer's body, and leaves it out if the client has it already.
+pub(super) fn tag(call: &Call<'_>, answer: &mut Answer) {
+    let Payload::Bytes(body) = &answer.body else {
+        return;
+    };
+    let tag = etag(body);
+    answer.set(header::ETAG, &tag);
+    if is_known(call, &tag) {
+        answer.status = StatusCode::NOT_MODIFIED;
+        answer.body = Payload::Bytes(Bytes::new());
+        answer.headers.remove(header::CONTENT_TYPE);
     }
 }
 

@@ -122,7 +122,6 @@ impl Wire {
         asked: &Submission<'_>,
         wishes: &Wishes,
     ) -> Result<NewJob, Refusal> {
-        let plan = &service.plan.jobs;
         let body = asked.body.content();
         let idempotency = match (&asked.client_id, &wishes.idempotency_key) {
             (None, None) => None,
@@ -143,7 +142,40 @@ impl Wire {
                 Some(Idempotency { key, fingerprint })
             }
         };
-        let mut headers = asked.headers.clone();
+        let new = self.draft(
+            jobs,
+            asked.journey,
+            asked.method.clone(),
+            asked.uri.clone(),
+            asked.headers.clone(),
+            wishes,
+        );
+        self.dispatch.could_ever(asked.journey)?;
+        Ok(NewJob {
+            client_id: asked.client_id.clone(),
+            idempotency,
+            // Last: what is kept and not taken in has to be discarded.
+            body: self.keep(jobs, &asked.body).await?,
+            ..new
+        })
+    }
+
+    /// The job that a request becomes, its body not kept yet.
+    pub(super) fn draft(
+        &self,
+        jobs: &Jobs,
+        journey: &Journey,
+        method: Method,
+        uri: Uri,
+        mut headers: HeaderMap,
+        wishes: &Wishes,
+    ) -> NewJob {
+        let plan = &journey.service.plan.jobs;
+        let need = Need {
+            urgency: journey.job_urgency(&headers),
+            key: None,
+            ..journey.need().clone()
+        };
         Wishes::strip(&mut headers);
         for name in [
             header::CONTENT_LENGTH,
@@ -152,22 +184,17 @@ impl Wire {
         ] {
             headers.remove(name);
         }
-        let need = Need {
-            urgency: asked.journey.job_urgency(&asked.headers),
-            key: None,
-            ..asked.journey.need().clone()
-        };
-        self.dispatch.could_ever(asked.journey)?;
-        Ok(NewJob {
+        NewJob {
             id: new_id(jobs.now()),
-            client_id: asked.client_id.clone(),
+            client_id: None,
             parent: None,
-            service: service.plan.name.clone(),
-            tenant: asked.journey.caller.tenant.clone(),
+            service: journey.service.plan.name.clone(),
+            tenant: journey.caller.tenant.clone(),
             need,
-            method: asked.method.clone(),
-            uri: asked.uri.clone(),
+            method,
+            uri,
             headers,
+            body: Kept::Row(Bytes::new()),
             accepted: jobs.now(),
             start_by: wishes
                 .start_by
@@ -177,10 +204,8 @@ impl Wire {
             keep_dead_ms: millis(plan.keep_dead),
             tags: wishes.tags.clone(),
             webhook: wishes.webhook.clone(),
-            idempotency,
-            // Last: what is kept and not taken in has to be discarded.
-            body: self.keep(jobs, &asked.body).await?,
-        })
+            idempotency: None,
+        }
     }
 
     pub(super) async fn keep(&self, jobs: &Jobs, body: &HeldBody) -> Result<Kept, Refusal> {

@@ -61,10 +61,18 @@ impl Zip {
     /// Adds an entry.
     ///
     /// Errors: its content cannot be read to its end, or the client left.
-    pub(super) async fn add(&mut self, name: &str, at: Moment, content: &Content) -> io::Result<()> {
+    pub(super) async fn add(
+        &mut self,
+        name: &str,
+        at: Moment,
+        content: &Content,
+    ) -> io::Result<()> {
         let entry = self.archive.new_file(name);
         let entry = entry.last_modified(UtcDateTime::from_unix(at.0.div_euclid(1000)));
-        let (mut entry, config) = entry.unix_permissions(0o644).start().map_err(io::Error::other)?;
+        let (mut entry, config) = entry
+            .unix_permissions(0o644)
+            .start()
+            .map_err(io::Error::other)?;
         let mut data = config.wrap(&mut entry);
         let mut read = 0;
         while read < content.length() {
@@ -142,7 +150,11 @@ mod tests {
 
     fn made(length: u64, there: u64) -> Arc<Made> {
         let read = AtomicU64::new(0);
-        Arc::new(Made { length, there, read })
+        Arc::new(Made {
+            length,
+            there,
+            read,
+        })
     }
 
     #[async_trait]
@@ -160,16 +172,21 @@ mod tests {
 
     #[tokio::test]
     async fn another_reader_finds_what_was_added() {
-        let long = made(3 * PIECE as u64 + 5, u64::MAX);
+        let length = 3 * PIECE as u64 + 5;
+        let long = made(length, length);
         let bytes = gathered(zip(async |mut zip: Zip| {
             let at = Moment(1_700_000_000_000);
-            zip.add("0001.png", at, &Bytes::from_static(b"one").into()).await?;
+            zip.add("0001.png", at, &Bytes::from_static(b"one").into())
+                .await?;
             zip.add("0002.png", at, &Content::default()).await?;
             zip.add("-003.exr", at, &Content::Stored(long)).await?;
             zip.finish().await
         }));
         let mut archive = zip::ZipArchive::new(Cursor::new(bytes.await.unwrap())).unwrap();
-        let names: Vec<_> = archive.file_names().map(str::to_owned).collect();
+        let names: Vec<_> = archive
+            .file_names()
+            .map(|name| name.unwrap().into_owned())
+            .collect();
         assert_eq!(names, ["0001.png", "0002.png", "-003.exr"]);
         let mut read = |name| {
             let (mut entry, mut bytes) = (archive.by_name(name).unwrap(), Vec::new());
@@ -182,14 +199,19 @@ mod tests {
         assert_eq!(read("0002.png"), b"");
         let long = read("-003.exr");
         assert_eq!(long.len(), 3 * PIECE + 5);
-        assert!(long.iter().enumerate().all(|(at, byte)| (at % 251) as u8 == *byte));
+        assert!(
+            long.iter()
+                .enumerate()
+                .all(|(at, byte)| (at % 251) as u8 == *byte)
+        );
     }
 
     #[tokio::test]
     async fn more_entries_than_a_plain_zip_can_have_are_found() {
         let bytes = gathered(zip(async |mut zip: Zip| {
             for i in 0..70_000 {
-                zip.add(&format!("{i:04}.txt"), Moment(0), &Content::default()).await?;
+                zip.add(&format!("{i:04}.txt"), Moment(0), &Content::default())
+                    .await?;
             }
             zip.finish().await
         }));
@@ -210,7 +232,10 @@ mod tests {
             zip.add("0001.png", Moment(0), &short).await?;
             zip.finish().await
         }));
-        assert_eq!(bytes.await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            bytes.await.unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[tokio::test]
@@ -224,7 +249,10 @@ mod tests {
         for taken in 1..20 {
             assert!(stream.next().await.unwrap().is_ok());
             let read = endless.read.load(Ordering::Relaxed);
-            assert!(read <= (taken + 2 + AHEAD as u64) * PIECE as u64, "{taken}: {read}");
+            assert!(
+                read <= (taken + 2 + AHEAD as u64) * PIECE as u64,
+                "{taken}: {read}"
+            );
         }
     }
 }
