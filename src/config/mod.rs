@@ -19,6 +19,7 @@ pub(crate) mod oracle;
 pub mod plan;
 mod problem;
 mod schema;
+mod short;
 mod tree;
 mod typed;
 mod units;
