@@ -11,7 +11,7 @@ use crate::schedule::{self, QueueLimits, Span, Ticket, TicketId, Turn};
 use crate::telemetry::Event;
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -127,10 +127,7 @@ impl Dispatch {
         &self,
         world: &World,
         service: &str,
-        caller: Caller,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
+        ask: &Ask<'_>,
         body: &Bytes,
     ) -> Result<Journey, Refusal> {
         let Some(service) = world.service(service).cloned() else {
@@ -150,19 +147,12 @@ impl Dispatch {
             arrived: now(),
             service,
             options: RouteOptions::default(),
-            caller: caller.clone(),
+            caller: ask.caller.clone(),
             key_headers: Vec::new(),
         };
-        let ask = Ask {
-            method,
-            path: uri.path(),
-            query: uri.query(),
-            headers,
-            caller: &caller,
-        };
-        let mut step = journey.classify(&ask, None)?;
+        let mut step = journey.classify(ask, None)?;
         if matches!(step, Step::ReadKey | Step::ReadBody { .. }) {
-            step = journey.classify(&ask, Some(body))?;
+            step = journey.classify(ask, Some(body))?;
         }
         match step {
             Step::Lease => Ok(journey),

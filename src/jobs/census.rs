@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 /// How many jobs of each service and tenant are not over.
 #[derive(Debug, Default)]
-pub struct Census(Mutex<HashMap<(Arc<str>, Arc<str>), usize>>);
+pub struct Census(Mutex<HashMap<OfTenant, usize>>);
+
+/// A service, and a tenant whose jobs it has.
+type OfTenant = (Arc<str>, Arc<str>);
 
 /// As many are not over as may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

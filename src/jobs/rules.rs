@@ -264,3 +264,100 @@ impl ResultHead {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::ATTEMPT_OUTCOMES;
+    use bytes::Bytes;
+    use http::{Method, Uri};
+    use std::collections::BTreeSet;
+    use tabane_api::Need;
+
+    fn job() -> JobRecord {
+        JobRecord {
+            seq: 1,
+            id: "01J0000000000000000000000A".into(),
+            client_id: None,
+            parent: None,
+            service: "render".into(),
+            tenant: "studio".into(),
+            need: Need::of_class("still"),
+            state: JobState::Running,
+            version: 2,
+            attempt: 1,
+            failures: 0,
+            canceling: false,
+            method: Method::POST,
+            uri: Uri::from_static("/render"),
+            body_length: 0,
+            accepted: Moment(0),
+            started: Some(Moment(1)),
+            ended: None,
+            start_by: None,
+            timeout_ms: None,
+            not_before: None,
+            keep_until: None,
+            tags: Vec::new(),
+            webhook: None,
+            result: None,
+            error: None,
+            progress: None,
+            progress_text: None,
+            failed_on: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_end_of_an_attempt_is_counted_and_no_other_is_shown() {
+        let retry = RetryPlan {
+            statuses: vec![StatusCode::BAD_GATEWAY],
+            busy: vec![StatusCode::CONFLICT],
+            attempts: 1,
+            within: Duration::ZERO,
+            budget: 0,
+            repeat_unsafe: false,
+        };
+        let answer = |status| {
+            let head = ResultHead::new(status, HeaderMap::new(), 0);
+            Came::Result(Verdict::ByStatus, head, Kept::Row(Bytes::new()))
+        };
+        let why = || "of something".to_owned();
+        let all = [
+            answer(StatusCode::OK),
+            answer(StatusCode::IM_A_TEAPOT),
+            answer(StatusCode::BAD_GATEWAY),
+            answer(StatusCode::CONFLICT),
+            Came::Stopped(Stop::Cancel),
+            Came::Stopped(Stop::Timeout),
+            Came::Revoked,
+            Came::NoRoom(why()),
+            Came::Panicked,
+            Came::Error(RunError::Busy),
+            Came::Error(RunError::Lost(why())),
+            Came::Error(RunError::OutOfMemory(why())),
+            Came::Error(RunError::Unknown(why())),
+            Came::Error(RunError::Impossible(why())),
+            Came::Error(RunError::Superseded),
+            Came::Error(RunError::Node(NodeError::Unreachable(why()))),
+            Came::Error(RunError::Node(NodeError::Timeout)),
+            Came::Error(RunError::Node(NodeError::Broken(why()))),
+            Came::Error(RunError::Node(NodeError::TooLarge { max: 1 })),
+            Came::Error(RunError::Node(NodeError::BadRequest(why()))),
+        ];
+        let jobs = JobsPlan::default();
+        let rules = Rules {
+            jobs: &jobs,
+            retry: &retry,
+        };
+        let ends = all.map(|came| after(came, &job(), rules, Moment(2)).ended);
+        let said: BTreeSet<&str> = ends
+            .iter()
+            .flatten()
+            .map(|ended| ended.outcome)
+            // What a restart leaves behind is nobody's end.
+            .chain(["gateway_restarted"])
+            .collect();
+        assert_eq!(said, ATTEMPT_OUTCOMES.into_iter().collect());
+    }
+}

@@ -103,7 +103,7 @@ impl Template {
             let braces = before.len() - plain.len() + 1;
             self.push(plain);
             self.push(&"{".repeat(braces / 2));
-            if braces % 2 == 0 {
+            if braces.is_multiple_of(2) {
                 self.push("frame");
                 rest = tail;
                 continue;

@@ -2,6 +2,7 @@
 
 use super::gauges::{self, EdgeGauge, EndpointGauge, ServiceGauge};
 use super::job_metrics::JobMetrics;
+use super::outcome::{Outcome, ProbeOutcome};
 use super::process;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -46,36 +47,6 @@ pub struct EndpointMetrics {
     aborted: Counter,
     seconds: Histogram,
     first_byte: Histogram,
-}
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The node answered, below 400.
-    Ok,
-    /// The node answered 4xx.
-    ClientError,
-    /// The node answered 5xx.
-    NodeError,
-    /// The gateway refused it, with this code.
-    Refused(&'static str),
-    /// Its client left.
-    ClientGone,
-    /// The node broke off after its answer had begun.
-    Broken,
-}
-
-/// How a probe ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbeOutcome {
-    /// The endpoint is well.
-    Ok,
-    /// No answer in time.
-    Timeout,
-    /// Nobody listens.
-    Unreachable,
-    /// It answered, and not well.
-    Unhealthy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -560,43 +531,6 @@ impl EndpointMetrics {
     /// The first byte of an attempt's answer came.
     pub fn first_byte(&self, after: Duration) {
         self.first_byte.observe(after.as_secs_f64());
-    }
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    /// The word in metrics and logs.
-    pub fn word(self) -> &'static str {
-        match self {
-            Outcome::Ok => "ok",
-            Outcome::ClientError => "client_error",
-            Outcome::NodeError => "node_error",
-            Outcome::Refused(_) => "refused",
-            Outcome::ClientGone => "client_gone",
-            Outcome::Broken => "broken",
-        }
-    }
-
-    /// The code of a refusal; empty otherwise.
-    pub fn code(self) -> &'static str {
-        match self {
-            Outcome::Refused(code) => code,
-            _ => "",
-        }
-    }
-}
-
-// === impl ProbeOutcome ===
-
-impl ProbeOutcome {
-    fn word(self) -> &'static str {
-        match self {
-            ProbeOutcome::Ok => "ok",
-            ProbeOutcome::Timeout => "timeout",
-            ProbeOutcome::Unreachable => "unreachable",
-            ProbeOutcome::Unhealthy => "unhealthy",
-        }
     }
 }
 

@@ -9,6 +9,7 @@ mod json;
 mod lines;
 mod log;
 mod metrics;
+mod outcome;
 mod process;
 
 pub use access_line::AccessLine;
@@ -18,4 +19,5 @@ pub use job_gauges::{Filled, JobCounts, JobsGauge};
 pub use job_metrics::{ATTEMPT_OUTCOMES, JobMetrics, LetterOutcome};
 pub use lines::Lines;
 pub use log::init as init_log;
-pub use metrics::{EndpointMetrics, Metrics, Outcome, ProbeOutcome, ServiceMetrics};
+pub use metrics::{EndpointMetrics, Metrics, ServiceMetrics};
+pub use outcome::{Outcome, ProbeOutcome};

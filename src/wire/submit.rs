@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, header};
 use std::sync::Arc;
 use std::time::Duration;
-use tabane_api::{Content, Need, Refusal};
+use tabane_api::{Ask, Content, Need, Refusal};
 
 /// A request's body as the edge holds it.
 #[derive(Clone)]
@@ -270,9 +270,14 @@ impl Wire {
             // Too long to say what it needs.
             HeldBody::Disk(_) => Bytes::new(),
         };
-        let journey = self
-            .dispatch
-            .journey_to(call.world, service, caller, &method, &uri, &headers, &body)?;
+        let ask = Ask {
+            method: &method,
+            path: uri.path(),
+            query: uri.query(),
+            headers: &headers,
+            caller: &caller,
+        };
+        let journey = self.dispatch.journey_to(call.world, service, &ask, &body)?;
         let asked = Submission {
             world: call.world,
             journey: &journey,

@@ -307,7 +307,13 @@ fn every_file_in_conf_loads_without_a_warning() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
     let mut seen = 0;
     // In `deploy`, each configuration has a folder of its own: a folder is what gets mounted.
-    for dir in ["", "examples", "deploy/sidecar", "deploy/gateway"] {
+    for dir in [
+        "",
+        "examples",
+        "examples/render",
+        "deploy/sidecar",
+        "deploy/gateway",
+    ] {
         for entry in std::fs::read_dir(root.join(dir)).unwrap() {
             let path = entry.unwrap().path();
             if path

@@ -1,4 +1,4 @@
-"""Sends frames to the gateway of conf/examples/render as jobs, waits, fetches them and looks at every pixel.
+"""Sends frames to the gateway of conf/examples/render as one array, waits, fetches them and looks at every pixel.
 
     python3 render_frames.py http://127.0.0.1:8080 OUT [--frames 12] [--lose NODE PID]
 
@@ -12,15 +12,16 @@ import signal
 import sys
 import time
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urljoin
 from urllib.request import Request, urlopen
+from zipfile import ZipFile
 
 import png
 
 WIDTH, HEIGHT, SAMPLES = 320, 180, 4
-OVER = {"succeeded", "failed", "canceled", "expired", "dead"}
 
 
 class Farm:
@@ -40,43 +41,53 @@ class Farm:
         except HTTPError as error:
             return error.code, error.read()
 
-    def submit(self, frame):
-        """Sends a frame; returns its job's document."""
-        body = {"frame": frame, "width": WIDTH, "height": HEIGHT, "samples": SAMPLES}
-        kind = {"Content_Type": "application/json"}
-        status, text = self.ask("/render", "POST", body, Prefer="respond-async", **kind)
-        expect(status == 202, f"frame {frame} was answered {status}: {text[:500]}")
+    def submit(self, frames):
+        """Sends frames, all in one request; returns the document of their array."""
+        body = {"frame": "{frame}", "width": WIDTH, "height": HEIGHT, "samples": SAMPLES}
+        array = {"service": "render", "path": "/render", "body": body, "frames": frames}
+        status, text = self.ask("/_tabane/arrays", "POST", array, Content_Type="application/json")
+        expect(status == 202, f"the array was answered {status}: {text[:500]}")
         return json.loads(text)
 
-    def job(self, path, **headers):
-        """How a job stands."""
+    def get(self, path, **headers):
+        """What stands under a path, as JSON."""
         status, text = self.ask(path, **headers)
         expect(status == 200, f"{path} was answered {status}: {text[:500]}")
         return json.loads(text)
 
-    def wait(self, path):
-        """Waits for a job's end: each question stays open until something changes."""
-        while (job := self.job(path, Prefer="wait=30"))["state"] not in OVER:
-            pass
-        return job
+    def jobs(self, array):
+        """The jobs of an array by their frames, with their attempts."""
+        listed = self.get(array["links"]["jobs"])["jobs"]
+        return {frame_of(job): self.get(job["links"]["self"]) for job in listed}
 
-    def lose(self, node, group, paths):
-        """Kills a node, once a third of the jobs are done and it has just begun another."""
+    def wait(self, array):
+        """Waits until all is over: each question stays open until something changes."""
+        while array["done"] < array["total"]:
+            array = self.get(array["links"]["self"], Prefer="wait=30")
+        return array
+
+    def results(self, array):
+        """Its files by their names."""
+        status, packed = self.ask(array["links"]["results"])
+        expect(status == 200, f"the results were answered {status}: {packed[:500]}")
+        with ZipFile(BytesIO(packed)) as results:
+            return {name: results.read(name) for name in results.namelist()}
+
+    def lose(self, node, group, array):
+        """Kills a node, once a third of the frames are done and it has just begun another."""
         while True:
-            jobs = [self.job(path) for path in paths]
-            done = sum(job["state"] in OVER for job in jobs)
-            expect(done < len(jobs), f"all frames were done before {node} could be killed")
-            begun = [job for job in jobs if job["state"] == "running" and began(job["attempts"][-1], node)]
-            if done * 3 >= len(jobs) and begun:
+            array = self.get(array["links"]["self"])
+            expect(array["done"] < array["total"], f"all frames were done before {node} could be killed")
+            begun = [job["attempts"][-1] for job in self.jobs(array).values() if job["state"] == "starting"]
+            if array["done"] * 3 >= array["total"] and node in map(node_of, begun):
                 os.killpg(group, signal.SIGKILL)
                 return
-            time.sleep(0.05)
+            time.sleep(0.1)
 
 
-def began(attempt, node):
-    """Whether this is an attempt on a node that began just now."""
-    age = time.time() - moment(attempt["started"]).timestamp()
-    return node_of(attempt) == node and age < 0.5
+def frame_of(job):
+    (frame,) = (int(tag.removeprefix("frame=")) for tag in job["tags"] if tag.startswith("frame="))
+    return frame
 
 
 def node_of(attempt):
@@ -89,6 +100,11 @@ def moment(text):
 
 def seconds(attempt):
     return (moment(attempt["ended"]) - moment(attempt["started"])).total_seconds()
+
+
+def attempt_in_words(attempt):
+    lost = "" if attempt["outcome"] == "succeeded" else f" ({attempt['outcome']})"
+    return f"{node_of(attempt)} {seconds(attempt):.1f} s{lost}"
 
 
 def expect(holds, why):
@@ -105,36 +121,40 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     farm = Farm(args.gateway)
+    lost_node = args.lose and args.lose[0]
 
     start = time.monotonic()
-    frames = range(1, args.frames + 1)
-    paths = [farm.submit(frame)["links"]["self"] for frame in frames]
-    print(f"{len(paths)} frames of {WIDTH} x {HEIGHT} sent in {time.monotonic() - start:.1f} s")
+    array = farm.submit(f"1-{args.frames}")
+    print(f"{array['total']} frames of {WIDTH} x {HEIGHT} sent in one request")
     if args.lose:
-        farm.lose(args.lose[0], int(args.lose[1]), paths)
-        print(f"{args.lose[0]} was killed while it rendered")
-    jobs = [farm.wait(path) for path in paths]
+        farm.lose(lost_node, int(args.lose[1]), array)
+        print(f"{lost_node} was killed while it rendered")
+    array = farm.wait(array)
     took = time.monotonic() - start
 
-    images = []
-    for frame, job in zip(frames, jobs):
-        said = [f"{node_of(a)} {seconds(a):.1f} s" + f" ({a['outcome']})" * (a["outcome"] != "succeeded") for a in job["attempts"]]
-        print(f"  frame {frame:04}: {', then '.join(said)}")
-        status, image = farm.ask(job["links"]["result"])
-        expect(job["state"] == "succeeded" and status == 200, f"frame {frame} ended {job['state']}: {job.get('error')}")
-        (args.out / f"{frame:04}.png").write_bytes(image)
-        images.append(png.read(image))
-    work = sum(seconds(job["attempts"][-1]) for job in jobs)
+    jobs = dict(sorted(farm.jobs(array).items()))
+    for frame, job in jobs.items():
+        print(f"  frame {frame:04}: {', then '.join(map(attempt_in_words, job['attempts']))}")
+    for frame, job in jobs.items():
+        if job["state"] != "succeeded":
+            _, why = farm.ask(job["links"]["result"])
+            sys.exit(f"frame {frame} ended {job['state']}: {job.get('error')}: {why.decode(errors='replace')[-500:]}")
+    work = sum(seconds(job["attempts"][-1]) for job in jobs.values())
     print(f"{len(jobs)} frames in {took:.1f} s; one after the other, their renders add up to {work:.1f} s")
 
-    for frame, image in zip(frames, images):
-        expect((image.width, image.height) == (WIDTH, HEIGHT), f"frame {frame} is {image.width} x {image.height}")
-    expect(len({image.pixels for image in images}) == len(images), "two frames show the same")
-    nodes = {node_of(attempt) for job in jobs for attempt in job["attempts"]}
-    expect(len(nodes) == 3, f"only {', '.join(sorted(nodes))} rendered")
-    if args.lose:
-        lost = [a for job in jobs for a in job["attempts"][:-1] if node_of(a) == args.lose[0]]
-        expect(lost, f"no frame was lost with {args.lose[0]}")
+    files = farm.results(array)
+    expect(sorted(files) == [f"{frame:04}.png" for frame in jobs], f"the zip has {', '.join(files)}")
+    images = []
+    for name, image in sorted(files.items()):
+        (args.out / name).write_bytes(image)
+        images.append(png.read(image))
+        expect(images[-1][:2] == (WIDTH, HEIGHT), f"{name} is {images[-1].width} x {images[-1].height}")
+    expect(len({image.pixels for image in images}) == args.frames, "two frames show the same")
+    attempts = [attempt for job in jobs.values() for attempt in job["attempts"]]
+    nodes = sorted(set(map(node_of, attempts)))
+    expect(len(nodes) == 3, f"only {', '.join(nodes)} rendered")
+    lost = [node_of(attempt) for attempt in attempts if attempt["outcome"] != "succeeded"]
+    expect(lost_node in lost if args.lose else not lost, f"attempts that came to nothing: {', '.join(lost) or 'none'}")
     sheet = args.out / "contact-sheet.png"
     sheet.write_bytes(png.write(png.contact_sheet(images, columns=4)))
     print(f"contact sheet: {sheet}")

@@ -120,6 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         except Busy:
             self.error(503, "another frame is being rendered")
         except Failed as error:
+            self.log_error("%s", error)
             self.error(500, str(error))
 
     def do_DELETE(self):
@@ -129,10 +130,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def read_frame(self):
         """What the request says of its frame. Raises ValueError where it makes no sense."""
-        length = int(self.headers.get("Content-Length", 0))
-        if not 0 <= length <= LARGEST_BODY:
-            raise ValueError(f"a body has at most {LARGEST_BODY} bytes")
-        said = json.loads(self.rfile.read(length) or b"{}")
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > LARGEST_BODY:
+            raise ValueError(f"say how long the body is in Content-Length; at most {LARGEST_BODY} bytes are read")
+        said = json.loads(self.rfile.read(int(length)))
         if not isinstance(said, dict) or not said.keys() <= FIELDS.keys():
             raise ValueError(f"send a JSON object with some of {', '.join(FIELDS)}")
         frame = {}
@@ -141,6 +142,11 @@ class Handler(BaseHTTPRequestHandler):
             if type(frame[name]) is not int or not least <= frame[name] <= most:
                 raise ValueError(f"`{name}` is a whole number from {least} to {most}")
         return frame
+
+    def log_request(self, code="-", size="-"):
+        # The gateway asks how it is every other second.
+        if self.path != "/health":
+            super().log_request(code, size)
 
     def error(self, status, why):
         self.json(status, {"error": why})

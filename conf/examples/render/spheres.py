@@ -25,7 +25,7 @@ def build(frame):
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
     bpy.ops.mesh.primitive_plane_add(size=40)
-    bpy.context.object.data.materials.append(material((0.6, 0.6, 0.6), 0.4))
+    bpy.context.object.data.materials.append(material((0.25, 0.25, 0.25), 0.3))
     for i, colour in enumerate(COLOURS):
         angle = 2 * math.pi * (i / 5 + frame / 12)
         place = (2 * math.cos(angle), 2 * math.sin(angle), 0.6 + 0.9 * abs(math.sin(angle + i)))
@@ -33,7 +33,7 @@ def build(frame):
         bpy.ops.object.shade_smooth()
         bpy.context.object.data.materials.append(material(colour, 0.15))
     bpy.ops.object.light_add(type="AREA", location=(4, -5, 8), rotation=(0.65, 0, 0.67))
-    bpy.context.object.data.energy = 900
+    bpy.context.object.data.energy = 500
     bpy.context.object.data.size = 2
     bpy.ops.object.camera_add(location=(0, -6.5, 3.2), rotation=(1.2, 0, 0))
     scene.camera = bpy.context.object
@@ -52,6 +52,7 @@ def main():
     scene.cycles.device = "CPU"
     scene.cycles.samples = samples
     scene.cycles.use_denoising = False
+    scene.view_settings.view_transform = "Standard"
     scene.cycles.seed = frame
     scene.render.resolution_x = width
     scene.render.resolution_y = height

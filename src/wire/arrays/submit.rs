@@ -1,7 +1,7 @@
 //! A request for an array becomes its jobs: all of them are on disk before it is answered, or none.
 //!
 //! What that costs. An array is held in memory whole while it is taken in, one at a time: at most [`MOST_BYTES`] of what
-//! its jobs send, and some 3 KiB more for each job.
+//! its jobs send, and some 2 KiB more for each job.
 
 use super::mould::{Cast, Mould};
 use super::{arrays_base, document};
@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tabane_api::{Caller, Need, Refusal, Urgency};
+use tabane_api::{Ask, Caller, Need, Refusal, Urgency};
 use tokio::task::yield_now;
 
 /// How much the jobs of one array may send together: paths, headers and bodies.
@@ -196,7 +196,7 @@ impl Wire {
             ArrayAccepted::New(array, children) => {
                 for (i, job) in children.into_iter().enumerate() {
                     self.dispatch.enqueue(&job);
-                    if i % STEP == STEP - 1 {
+                    if i.is_multiple_of(STEP) {
                         yield_now().await;
                     }
                 }
@@ -234,11 +234,15 @@ impl Wire {
                 headers,
                 body,
             } = cast;
+            let ask = Ask {
+                method: &method,
+                path: uri.path(),
+                query: uri.query(),
+                headers: &headers,
+                caller: &order.caller,
+            };
             let name = &order.service.plan.name;
-            let caller = order.caller.clone();
-            let journey = self
-                .dispatch
-                .journey_to(world, name, caller, &method, &uri, &headers, &body)?;
+            let journey = self.dispatch.journey_to(world, name, &ask, &body)?;
             // Most frames need what the one before needs.
             if fits.as_ref() != Some(journey.need()) {
                 self.dispatch.could_ever(&journey)?;
@@ -253,7 +257,7 @@ impl Wire {
             }
             new.body = jobs.keep(body).await.map_err(unavailable)?;
             children.push(new);
-            if children.len() % STEP == 0 {
+            if children.len().is_multiple_of(STEP) {
                 yield_now().await;
             }
         }
