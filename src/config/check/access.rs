@@ -233,13 +233,13 @@ fn head_bytes(field: &Field<Size>, usual: usize, outer: Spot, findings: &Finding
     }
 }
 
-/// A smaller one would be full before its first jobs are over.
+/// A smaller one has hardly room for its own tables.
 fn database_bytes(field: &Field<Size>, usual: u64, outer: Spot, findings: &Findings) -> u64 {
     let Some(At { spot, value }) = field.at(outer) else {
         return usual;
     };
-    if value.0 < 16 << 20 {
-        findings.problem(spot, "must be at least 16MiB", "leave it out for 8GiB");
+    if value.0 < 1 << 20 {
+        findings.problem(spot, "must be at least 1MiB", "leave it out for 8GiB");
         return usual;
     }
     value.0
