@@ -1,8 +1,7 @@
 //! Several files as one: maps and lists are joined, single things may stand in one file only.
 
-use super::file::{
-    Access, Admin, File, Limits, Listen, Log, Member, Node, Service, Tenant, Webhooks,
-};
+use super::file::{Access, Admin, File, Limits, Listen, Log, Member, Node, Service, Tenant};
+use super::file_jobs::Webhooks;
 use super::findings::{Findings, Spot};
 use super::typed::{At, Field, Named, Short};
 use std::collections::HashMap;

@@ -10,6 +10,7 @@ mod diff;
 mod expand;
 mod fault;
 mod file;
+mod file_jobs;
 mod findings;
 pub mod host;
 mod load;

@@ -1,10 +1,9 @@
 //! Short forms: what one word, or a list of words, means where a map may stand.
 
 use super::file::{
-    Admin, Body, Cors, Endpoint, Gpu, Jobs, JobsWord, Listen, Member, PoolRef, Priority, Retry,
-    RetryWord, Route, Tenant,
+    Admin, Body, Endpoint, Gpu, Listen, Member, PoolRef, Priority, Retry, RetryWord, Route, Tenant,
 };
-use super::typed::{Field, FromList, FromWord, OneOrMany, Short};
+use super::typed::{Field, FromWord, Short};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
@@ -134,39 +133,6 @@ impl FromWord for Route {
     }
 }
 
-impl FromWord for Jobs {
-    const EXPECTED: &'static str = "`off`, `opt-in`, `always`, or a map with `mode` and more";
-    const WORD: &'static str = "`off`, `opt-in` or `always`";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        let mode = match word {
-            "off" | "false" => JobsWord::Off,
-            "opt-in" => JobsWord::OptIn,
-            "always" => JobsWord::Always,
-            _ => return Err(expected::<Self>(word)),
-        };
-        Ok(Jobs {
-            mode: Field::of(mode),
-            ..Jobs::default()
-        })
-    }
-}
-
-impl FromWord for Cors {
-    const EXPECTED: &'static str = "`\"*\"`, an origin, a list of them, or a map with `origins`";
-    const WORD: &'static str = "`*` or an origin";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        Ok(Cors {
-            origins: Field::of(OneOrMany(vec![Field::of(word.to_owned())])),
-        })
-    }
-
-    const FROM_LIST: Option<FromList<Self>> = Some(|origins| Cors {
-        origins: Field::of(OneOrMany(origins)),
-    });
-}
-
 impl FromWord for Priority {
     const EXPECTED: &'static str = "0 (first) to 7 (last), or `header`";
     const WORD: &'static str = "0 (first) to 7 (last), or `header`";
@@ -182,7 +148,8 @@ impl FromWord for Priority {
     }
 }
 
-fn expected<T: FromWord>(word: &str) -> String {
+/// What to say of a word that is none of those that may stand there.
+pub(crate) fn expected<T: FromWord>(word: &str) -> String {
     let word = super::problem::shorten(word);
     format!("expected {}, found `{word}`", T::EXPECTED)
 }

@@ -122,9 +122,13 @@ impl Jobs {
     pub async fn accept(&self, job: NewJob, plan: &JobsPlan) -> Result<Accepted, AcceptError> {
         let (service, tenant) = (job.service.clone(), job.tenant.clone());
         let (most, of_tenant) = (plan.max, plan.max_per_tenant);
-        self.0
-            .census
-            .reserve(&service, &tenant, 1, most, of_tenant)?;
+        let census = &self.0.census;
+        if let Err(too_many) = census.reserve(&service, &tenant, 1, most, of_tenant) {
+            self.discard(&job.body).await;
+            // What was taken already is no more of it.
+            let again = self.0.store.repeated(&job).await?;
+            return again.ok_or(AcceptError::TooMany(too_many));
+        }
         let accepted = self.0.store.accept(job).await;
         match &accepted {
             Ok(Accepted::New(record)) => {

@@ -433,6 +433,10 @@ pub trait JobStore: Send + Sync {
     /// Errors: [`StoreError::Full`] while what was accepted before can still be written on.
     async fn accept(&self, job: NewJob) -> Result<Accepted, StoreError>;
 
+    /// What `accept` would say of a job whose key or id is known; `None` when it is new. For a gateway that takes no more:
+    /// a repeat of what it took is answered all the same.
+    async fn repeated(&self, job: &NewJob) -> Result<Option<Accepted>, StoreError>;
+
     /// Takes an array and all its children in, or none of them. A child whose key or client's id is known makes it another
     /// request.
     async fn accept_array(&self, array: NewArray) -> Result<ArrayAccepted, StoreError>;

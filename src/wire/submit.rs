@@ -3,6 +3,7 @@
 use super::ask::Wishes;
 use super::collect::Wait;
 use super::{Answer, Call, Who, Wire, base, unavailable};
+use crate::config::plan::JobsPlan;
 use crate::dispatch::{Journey, LiveService, World};
 use crate::jobs::{self, AcceptError, Jobs, new_id};
 use crate::store::{Accepted, Idempotency, JobRecord, Kept, NewJob, Spooled};
@@ -61,17 +62,8 @@ impl Wire {
         let service = &asked.journey.service;
         let wishes = Wishes::read(&asked.headers, jobs)?;
         let new = self.new_job(jobs, service, &asked, &wishes).await?;
-        let kept = new.body.clone();
-        let accepted = jobs.accept(new, &service.plan.jobs).await;
-        if !matches!(accepted, Ok(Accepted::New(_))) {
-            jobs.discard(&kept).await;
-        }
-        let job = match accepted {
-            Ok(Accepted::New(job)) => {
-                self.dispatch.enqueue(&job);
-                job
-            }
-            Ok(Accepted::Again(job)) => job,
+        let job = match self.keep_new(jobs, new, &service.plan.jobs).await? {
+            Ok(Accepted::New(job) | Accepted::Again(job)) => job,
             Ok(Accepted::OtherRequest) => {
                 let what = match asked.client_id {
                     Some(id) => format!("there is a job `{id}` of another request"),
@@ -85,6 +77,27 @@ impl Wire {
             job,
             wait: wishes.prefer.wait,
         })
+    }
+
+    /// Takes a job in and has it wait for a node. Once begun it is done, whether or not its client stays: a job on disk
+    /// that waits for nothing would only be found at the next start.
+    ///
+    /// Errors: the gateway goes down.
+    async fn keep_new(
+        &self,
+        jobs: &Jobs,
+        new: NewJob,
+        plan: &JobsPlan,
+    ) -> Result<Result<Accepted, AcceptError>, Refusal> {
+        let (dispatch, jobs, plan) = (self.dispatch.clone(), jobs.clone(), plan.clone());
+        let taken_in = tokio::spawn(async move {
+            let accepted = jobs.accept(new, &plan).await;
+            if let Ok(Accepted::New(job)) = &accepted {
+                dispatch.enqueue(job);
+            }
+            accepted
+        });
+        taken_in.await.map_err(|_| Refusal::ShuttingDown)
     }
 
     /// What a client that sent a request is answered: the job's result, if it waits and that comes in time; else 202.

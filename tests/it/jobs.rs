@@ -283,7 +283,11 @@ async fn every_error_has_its_status_and_says_what_to_do() {
     let scene = Scene::start(&stored(&[(&nodes[0], 1)], more)).await;
     nodes[0].set(|knobs| knobs.hang = true);
     let job = scene.submit("/work", "1").await;
-    scene.submit("/work", "2").await;
+    let known = || {
+        let ask = scene.ask("POST", "/work").with("prefer", "respond-async");
+        ask.with("idempotency-key", "known").body("2").send()
+    };
+    let taken = known().await.header("location").to_owned();
     let submit = |header: Option<(&'static str, &str)>, body: usize| {
         let mut ask = scene.ask("POST", "/work").with("prefer", "respond-async");
         if let Some((name, value)) = header {
@@ -304,6 +308,8 @@ async fn every_error_has_its_status_and_says_what_to_do() {
         assert_eq!(reply.json()["error"]["code"], code, "{header:?}");
         assert_eq!(reply.header("retry-after").is_empty(), status != 429);
     }
+    // As many as may be are there; a repeat is no more.
+    assert_eq!(known().await.header("location"), taken);
     for (method, path, body, status) in [
         ("GET", "/_tabane/jobs/none", "", 404),
         ("GET", "/_tabane/jobs/01ARZ3NDEKTSV4RRFFQ69G5FAV", "", 410),

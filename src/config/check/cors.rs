@@ -1,7 +1,7 @@
 //! Which web pages may ask.
 
 use super::url;
-use crate::config::file::Cors;
+use crate::config::file_jobs::Cors;
 use crate::config::findings::{Findings, Spot};
 use crate::config::plan::CorsPlan;
 use crate::config::problem::shorten;

@@ -2,7 +2,8 @@
 
 use super::service::priority;
 use super::value;
-use crate::config::file::{Jobs, JobsWord, OnDisconnectWord, OnUnknownWord, Route, Service};
+use crate::config::file::{Route, Service};
+use crate::config::file_jobs::{Jobs, JobsWord, OnDisconnectWord, OnUnknownWord};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
 use crate::config::plan::{JobsMode, JobsPlan, OnDisconnect, OnUnknown, ServicePlan};

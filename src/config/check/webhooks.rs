@@ -1,6 +1,6 @@
 //! Where letters about jobs may go, and what signs them.
 
-use crate::config::file::Webhooks;
+use crate::config::file_jobs::Webhooks;
 use crate::config::findings::{Findings, Spot};
 use crate::config::host::{host_name, range};
 use crate::config::plan::{Secret, WebhooksPlan};

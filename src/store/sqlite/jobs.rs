@@ -18,19 +18,25 @@ const FOR_EVER: i64 = i64::MAX / 4;
 
 /// Takes a job in.
 pub(super) fn accept(change: &Change<'_>, job: &NewJob) -> Result<Accepted, StoreError> {
-    if let Some(held) = repeated(change.database, job)? {
+    if let Some(again) = again(change.database, job)? {
         if let Some(blob) = rows::blob_of(&job.body) {
             change.free(blob.name.clone());
         }
-        return Ok(
-            match same(job.idempotency.as_ref(), held.fingerprint.as_ref()) {
-                true => Accepted::Again(held.record),
-                false => Accepted::OtherRequest,
-            },
-        );
+        return Ok(again);
     }
     change.room_for(size(job))?;
     Ok(Accepted::New(insert(change, job)?))
+}
+
+/// What a job is that comes under a known key or id; `None` when it is new.
+pub(super) fn again(database: &Connection, job: &NewJob) -> Result<Option<Accepted>, StoreError> {
+    let held = repeated(database, job)?;
+    Ok(held.map(
+        |held| match same(job.idempotency.as_ref(), held.fingerprint.as_ref()) {
+            true => Accepted::Again(held.record),
+            false => Accepted::OtherRequest,
+        },
+    ))
 }
 
 /// The job that this one repeats, or whose key or id it uses.

@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use database::Database;
 use reader::Readers;
+use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
 use tabane_api::JobState;
@@ -219,6 +220,12 @@ impl JobStore for SqliteStore {
                 orders::delete(change, &job)
             })
             .await
+    }
+
+    async fn repeated(&self, job: &NewJob) -> Result<Option<Accepted>, StoreError> {
+        let job = job.clone();
+        let known = move |database: &Connection| jobs::again(database, &job);
+        self.readers.ask("look for a repeat", known).await
     }
 
     async fn find(&self, tenant: Option<&str>, id: &str) -> Result<Option<JobRecord>, StoreError> {

@@ -128,7 +128,8 @@ fn a_job_goes_by_the_name_its_client_chose_and_its_letter_by_ours() {
     assert_eq!(told["data"]["id"], "frame-7");
     assert_eq!(
         told["data"]["links"]["self"],
-        "https://gpu.example/_tabane/jobs/frame-7"
+        "https://gpu.example/_tabane/jobs/01J0000000000000000000000A",
+        "links name what no client can have chosen"
     );
 }
 
