@@ -1,7 +1,8 @@
 //! What a person may type of jobs, and of who hears of them.
 
-use super::file::{Priority, expected};
-use super::typed::{Field, FromWord, OneOrMany, Short};
+use super::file::Priority;
+use super::short::expected;
+use super::typed::{Field, FromList, FromWord, OneOrMany, Short};
 use super::units::{OrNone, Span};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -86,14 +87,14 @@ pub(crate) struct Webhooks {
 // === short forms ===
 
 impl FromWord for Jobs {
-    const EXPECTED: &'static str = "`off`, `opt-in`, `always`, or a map";
+    const EXPECTED: &'static str = "`off`, `opt-in`, `always`, or a map with `mode` and more";
     const WORD: &'static str = "`off`, `opt-in` or `always`";
 
     fn from_word(word: &str) -> Result<Self, String> {
         let mode = match word {
             "off" | "false" => JobsWord::Off,
             "opt-in" => JobsWord::OptIn,
-            "always" | "true" => JobsWord::Always,
+            "always" => JobsWord::Always,
             _ => return Err(expected::<Self>(word)),
         };
         Ok(Jobs {
@@ -104,7 +105,7 @@ impl FromWord for Jobs {
 }
 
 impl FromWord for Cors {
-    const EXPECTED: &'static str = "`\"*\"`, an origin, or a map with `origins`";
+    const EXPECTED: &'static str = "`\"*\"`, an origin, a list of them, or a map with `origins`";
     const WORD: &'static str = "`*` or an origin";
 
     fn from_word(word: &str) -> Result<Self, String> {
@@ -112,4 +113,8 @@ impl FromWord for Cors {
             origins: Field::of(OneOrMany(vec![Field::of(word.to_owned())])),
         })
     }
+
+    const FROM_LIST: Option<FromList<Self>> = Some(|origins| Cors {
+        origins: Field::of(OneOrMany(origins)),
+    });
 }

@@ -20,7 +20,7 @@ pub struct Plan {
     pub listeners: Vec<ListenerPlan>,
     /// The operator's listener; `None` when it was turned off.
     pub admin: Option<AdminPlan>,
-    /// Where drain marks (and later jobs and outputs) are kept; `None`: nothing is kept.
+    /// Where jobs, their results and drain marks are kept; `None`: no jobs are taken, and marks are forgotten.
     pub data_dir: Option<PathBuf>,
     /// The address by which clients reach the gateway, for links in answers and letters; `None`: links begin with `/`.
     pub public_url: Option<Arc<str>>,

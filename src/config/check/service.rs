@@ -2,7 +2,7 @@
 
 use super::fleet::Fleet;
 use super::pools::Pools;
-use super::{block, jobs, value};
+use super::{block, cors, jobs, value};
 use crate::config::file::{self, Body, Health, Queue, Retry, RetryWord, Service, Timeouts};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
@@ -67,7 +67,7 @@ pub(crate) fn services<'a>(
             socket_idle: value::positive(&typed.socket_idle, 60 * MINUTE, outer, findings),
             socket_ping: socket_ping(&typed.socket_ping, outer, findings),
             jobs: jobs::jobs(all, typed, outer, findings),
-            cors: jobs::cors(&typed.cors, outer, findings),
+            cors: cors::cors(&typed.cors, outer, findings),
         };
         match (pool, kind, policy) {
             (Some(pool), Some(kind), Some(policy)) => checked.push(Checked {
@@ -86,7 +86,7 @@ pub(crate) fn services<'a>(
                 value::positive(&typed.socket_idle, 60 * MINUTE, outer, findings);
                 socket_ping(&typed.socket_ping, outer, findings);
                 jobs::jobs(all, typed, outer, findings);
-                jobs::cors(&typed.cors, outer, findings);
+                cors::cors(&typed.cors, outer, findings);
             }
         }
     }

@@ -10,6 +10,7 @@
 //!   that the operator had in mind, not for whatever is below a suffix.
 //! - No user or password, and no spelling of a host that two programs could read as two hosts.
 
+use crate::config::host::{host_name, range};
 use http::Uri;
 use http::uri::Scheme;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -224,36 +225,12 @@ fn inner_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// A range, or one address.
-fn range(text: &str) -> Option<IpNet> {
-    let whole = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse::<IpNet>().ok().or_else(whole)
-}
-
 /// An address as a URL writes it.
 fn literal(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[') {
         Some(rest) => Some(IpAddr::V6(rest.strip_suffix(']')?.parse().ok()?)),
         None => Some(IpAddr::V4(host.parse().ok()?)),
     }
-}
-
-/// A name in lower case, without the dot that ends a full one. `None`: it is no name, or a name to one program and an
-/// address to another: resolvers take `127.1`, `0x7f.1` and `2130706433` for addresses.
-fn host_name(text: &str) -> Option<String> {
-    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let number = last.bytes().all(|b| b.is_ascii_digit())
-        || last
-            .strip_prefix("0x")
-            .is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-    (name.len() <= 253 && name.split('.').all(label) && !number).then_some(name)
 }
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> Ipv4Net {
