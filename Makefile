@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-real lint bench storm fuzz doc image
+.PHONY: help setup run demo-render test test-real lint bench bench-jobs storm fuzz doc image
 
 help: ## Print what there is to make
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
 setup: ## Install what is missing (cmake); quiet when nothing is
 	@sh tests/setup.sh
@@ -10,10 +10,13 @@ setup: ## Install what is missing (cmake); quiet when nothing is
 run: setup ## Start the gateway in front of four simulated GPU nodes; Ctrl-C ends everything
 	@sh tests/run.sh
 
+demo-render: setup ## Twelve frames over three nodes that render with Blender or POV-Ray, and a contact sheet of them
+	@sh tests/demo-render.sh
+
 test: setup lint ## All tests, lints and doctests
 	@sh tests/all.sh
 
-test-real: setup ## Try the gateway with clients of others (curl, Python's websockets, wrk); says what it skips
+test-real: setup ## Try the gateway with clients and servers of others (curl, wrk, Gradio, Blender); says what it skips
 	@sh tests/real.sh
 
 lint: setup ## Formatting and clippy; licences where cargo-deny is installed
@@ -24,6 +27,9 @@ lint: setup ## Formatting and clippy; licences where cargo-deny is installed
 bench: setup ## Time a scheduling decision; measure tabane beside nginx, HAProxy and a minimal Pingora proxy
 	cargo bench --bench decision
 	@sh benches/load.sh compare
+
+bench-jobs: setup ## Durable submissions beside the disk's own rate, and what a backlog of 100 000 jobs costs
+	@sh benches/load.sh jobs
 
 storm: setup ## 200 reloads in a minute under load, sockets, streams and slow uploads: nobody may be harmed
 	@sh benches/load.sh storm

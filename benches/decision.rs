@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tabane::config::plan::{HealthPlan, Target};
 use tabane::fleet::{self, End, Fleet, Spec};
 use tabane::schedule::{
-    Action, Event, PoolId, QueueLimits, Room, Schedule, Ticket, TicketId, register,
+    Action, Event, PoolId, QueueLimits, Room, Schedule, Span, Ticket, TicketId, Turn, register,
 };
 use tabane_api::{Candidate, EndpointId, Need, NodeFacts, Policy, Registry, Vitals};
 
@@ -87,7 +87,8 @@ fn ticket(id: u64, class: usize, policy: &Arc<dyn Policy>, now: Instant) -> Tick
         need,
         policy: policy.clone(),
         excluded: Vec::new(),
-        arrived: now,
+        turn: Turn::Held(now),
+        expected: Span::new(1.0, 0.1),
         queue,
     }
 }

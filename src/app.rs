@@ -1,5 +1,7 @@
 //! Puts the house together and hands the rooms what they need.
 
+mod jobs;
+
 use crate::admin;
 use crate::config::{self, Loaded, Problem};
 use crate::dispatch::{Dispatch, Means, listener_keys};
@@ -9,6 +11,7 @@ use crate::store::{Marks, Spool};
 use crate::telemetry::{EdgeGauge, Event, Events, Metrics};
 use anyhow::{Result, anyhow};
 use futures::FutureExt;
+use jobs::Kept;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,6 +105,12 @@ impl App {
         let clients = Arc::new(NodeHttp::default());
         let plan = &loaded.plan;
         let marks = Marks::open(plan.data_dir.as_deref())?;
+        let kept = match plan.data_dir.as_deref() {
+            Some(dir) => Some(Arc::new(
+                Kept::open(dir, plan, metrics.clone(), events.clone()).await?,
+            )),
+            None => None,
+        };
         let spool = plan.data_dir.as_deref().map(Spool::open).transpose()?;
         let dispatch = Dispatch::new(Means {
             metrics: metrics.clone(),
@@ -110,6 +119,9 @@ impl App {
             clients: clients.clone(),
         });
         let front = Arc::new(Front::new(dispatch.clone(), spool));
+        if let Some(kept) = &kept {
+            dispatch.run_jobs(kept.jobs.clone());
+        }
 
         // Ports before the plan: one that is taken is the commonest reason not to start.
         let taken = |(address, error): (SocketAddr, std::io::Error)| {
@@ -130,13 +142,18 @@ impl App {
         let world = dispatch
             .install(plan.clone())
             .map_err(|problems| anyhow!("{}", problems.join("\n")))?;
+        // Before anything is granted: what nodes work on already holds its slots.
+        let taken_up = dispatch.resume_jobs().await?;
+        if taken_up > 0 {
+            tracing::info!(jobs = taken_up, "jobs that are not over are taken up");
+        }
         front
             .listeners
             .apply(prepared, listener_keys(&plan.listeners));
 
         let reloader = Arc::new(Reloader::new(
             self.reader(source.clone()),
-            installer(&dispatch, &front),
+            installer(&dispatch, &front, kept.clone()),
             &loaded,
             world.generation,
             metrics,
@@ -150,6 +167,7 @@ impl App {
             }),
             tokio::spawn(look_after(dispatch.clone(), clients)),
         ];
+        tasks.extend(kept.iter().flat_map(|kept| kept.start(&dispatch)));
         if matches!(source, Source::File(_)) {
             tasks.push(tokio::spawn(reloader.clone().watch()));
         }
@@ -185,7 +203,7 @@ impl App {
 }
 
 /// Ports first, then the one swap, then the doors: a port that is taken leaves everything as it was.
-fn installer(dispatch: &Dispatch, front: &Arc<Front>) -> Install {
+fn installer(dispatch: &Dispatch, front: &Arc<Front>, kept: Option<Arc<Kept>>) -> Install {
     let (dispatch, front, runtime) = (
         dispatch.clone(),
         front.clone(),
@@ -206,6 +224,9 @@ fn installer(dispatch: &Dispatch, front: &Arc<Front>) -> Install {
             .install(plan)
             .map_err(|problems| problems.into_iter().map(whole).collect::<Vec<_>>())?;
         front.listeners.apply(prepared, keys.into_iter());
+        if let Some(kept) = &kept {
+            kept.follow(&world.plan);
+        }
         Ok(world.generation)
     })
 }
@@ -261,6 +282,7 @@ impl Gateway {
             self.dispatch.let_go();
             self.ended_within(LAST_WORDS).await;
         }
+        self.dispatch.write_times().await;
         self.closing.send_replace(true);
         for task in self.tasks.drain(..) {
             task.abort();

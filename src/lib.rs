@@ -13,11 +13,13 @@ pub mod fleet;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod jobs;
 pub mod reload;
 pub mod schedule;
 #[cfg(test)]
 mod simulation;
 pub mod store;
 pub mod telemetry;
+pub mod wire;
 
 pub use app::{App, Gateway, Source, app};

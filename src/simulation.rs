@@ -6,7 +6,7 @@
 use crate::config::plan::{HealthPlan, Target};
 use crate::fleet::{self, End, Failure, Fleet, Spec};
 use crate::schedule::{
-    Action, Event, PoolId, QueueLimits, Room, Schedule, Ticket, TicketId, register,
+    Action, Event, PoolId, QueueLimits, Room, Schedule, Span, Ticket, TicketId, Turn, register,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -183,7 +183,15 @@ impl Farm {
             need,
             policy: self.policy.clone(),
             excluded: Vec::new(),
-            arrived: self.now,
+            // A job's number is not the order in which it comes to wait: a second attempt keeps its turn.
+            turn: match self.below(3) {
+                // Bounded when they are accepted, as jobs are.
+                0 if self.schedule.waiting() < 50 => {
+                    Turn::Stored(self.below(self.next as usize) as i64)
+                }
+                _ => Turn::Held(self.now),
+            },
+            expected: Span::new(self.below(9) as f64, 1.0),
             queue: QueueLimits {
                 max: 20,
                 max_wait: Duration::from_secs(60),
@@ -213,11 +221,11 @@ impl Farm {
                         .waiting
                         .values()
                         .filter(wants)
-                        .map(|t| (t.need.urgency, t.arrived, t.id))
+                        .map(|t| (t.need.urgency, t.turn, t.id))
                         .min();
                     assert!(
                         first.is_none_or(
-                            |first| (ticket.need.urgency, ticket.arrived, ticket.id) < first
+                            |first| (ticket.need.urgency, ticket.turn, ticket.id) < first
                         ),
                         "order"
                     );
@@ -225,9 +233,14 @@ impl Farm {
                     self.granted += 1;
                 }
                 Action::Refuse(id, _) => {
-                    self.waiting
+                    let ticket = self
+                        .waiting
                         .remove(&id.0)
                         .expect("only who waits is refused, and once");
+                    assert!(
+                        matches!(ticket.turn, Turn::Held(_)),
+                        "a job is never refused"
+                    );
                     self.refused += 1;
                 }
             }
@@ -270,6 +283,20 @@ impl Farm {
         );
     }
 
+    fn move_one(&mut self) {
+        let urgency = Urgency::new(self.below(8) as u8);
+        let Some((id, ticket)) = self.waiting.iter_mut().next_back() else {
+            return;
+        };
+        ticket.need.urgency = urgency;
+        let served = self.schedule.apply(
+            Event::Moved(TicketId(*id), urgency),
+            &mut Pools(&mut self.fleet, self.now),
+            self.now,
+        );
+        assert_eq!(served, [], "a move gives nothing");
+    }
+
     fn pass_time(&mut self, time: Duration) {
         self.now += time;
         while self.fleet.next_due().is_some_and(|due| due <= self.now) {
@@ -284,6 +311,10 @@ impl Farm {
             "conservation"
         );
         assert_eq!(self.schedule.waiting(), self.waiting.len());
+        // A scan of all for each of all: not after every event.
+        if self.arrived.is_multiple_of(8) {
+            self.check_lines();
+        }
         for endpoint in self.fleet.all() {
             let most = self.most.entry(endpoint.id()).or_default();
             // A plan may make it smaller than what it holds; then nothing is added until it is below.
@@ -320,6 +351,39 @@ impl Farm {
             );
         }
     }
+
+    /// What the schedule says of its lines is what a scan of all who wait says.
+    fn check_lines(&self) {
+        let place = |t: &Ticket| (t.need.urgency, t.turn, t.id);
+        for service in ["one", "two"] {
+            let of_service = || self.waiting.values().filter(|t| &*t.service == service);
+            let stored = of_service().filter(|t| matches!(t.turn, Turn::Stored(_)));
+            let stored = stored.count();
+            assert_eq!(self.schedule.stored_in(service), stored);
+            assert_eq!(
+                self.schedule.waiting_in(service),
+                of_service().count() - stored
+            );
+            let backlog: f64 = of_service().map(|t| t.expected.mean_s()).sum();
+            assert_eq!(self.schedule.backlog(service).mean_s(), backlog);
+            for ticket in of_service().step_by(7) {
+                let before = || of_service().filter(|t| place(t) < place(ticket));
+                let seconds: f64 = before().map(|t| t.expected.mean_s()).sum();
+                let (rank, time) = self.schedule.before(ticket.id).unwrap();
+                assert_eq!((rank, time.mean_s()), (before().count(), seconds));
+            }
+        }
+        let first: Vec<u64> = self
+            .schedule
+            .snapshot(5)
+            .iter()
+            .map(|view| view.ticket)
+            .collect();
+        let mut all: Vec<&Ticket> = self.waiting.values().collect();
+        all.sort_by_key(|t| place(t));
+        let wanted: Vec<u64> = all.iter().take(5).map(|t| t.id.0).collect();
+        assert_eq!(first, wanted);
+    }
 }
 
 fn run(seed: u64) {
@@ -342,6 +406,7 @@ fn run(seed: u64) {
             6..=11 => farm.arrive(),
             12..=16 => farm.end_one(),
             17 => farm.leave_one(),
+            18 => farm.move_one(),
             _ => {
                 let time = Duration::from_millis(farm.below(300) as u64);
                 farm.pass_time(time);

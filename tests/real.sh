@@ -269,6 +269,20 @@ if [ "${nginx:-}" ] && has curl; then
 else
     skip "nginx (or curl) is not installed"
 fi
+renderer=
+for one in blender povray; do
+    if has $one; then
+        renderer=$one
+        what="12 frames sent as jobs to three nodes with $one come back, each its own"
+        check env RENDERER=$one OUT="$scratch/$one" sh tests/demo-render.sh
+    else
+        skip "$one is not installed"
+    fi
+done
+if [ "$renderer" ]; then
+    what="all 12 come back although a node dies at one of them"
+    check env RENDERER=$renderer LOSE_A_NODE=yes OUT="$scratch/lost" sh tests/demo-render.sh
+fi
 if [ "${idle:-}" ]; then
     what="an idle WebSocket is open after 130 s"
     check wait "$idle"

@@ -54,6 +54,7 @@ tabane is up: http://127.0.0.1:8080 stands for four simulated GPU nodes. Try:
 
   curl http://127.0.0.1:8080/                       # the node that answered names itself
   for i in 1 2 3 4 5 6 7 8 9; do curl -s http://127.0.0.1:8080/ & done; wait
+  curl -i -H 'Prefer: respond-async' -d x http://127.0.0.1:8080/slow?ms=5000    # a job: 202, and where it is
   curl http://127.0.0.1:9900/api/v1/nodes           # what the operator sees
 
 Edit conf/examples/simulated.yaml while it runs. Ctrl-C ends everything.

@@ -4,6 +4,10 @@
 //! steer the digest they would have to find preimages. `X-API-Key` is read before `Authorization: Bearer`,
 //! so that a service behind the gateway may have an `Authorization` of its own.
 
+mod link;
+
+pub use link::Links;
+
 use crate::config::plan::{Anonymous, Plan};
 use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};

@@ -29,7 +29,8 @@ pub(super) async fn guard(State(means): State<Means>, request: Request, next: Ne
             .insert(header::WWW_AUTHENTICATE, challenge);
         return refused;
     }
-    if *request.method() == Method::POST && from_a_page(request.headers()) {
+    let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !only_looks && from_a_page(request.headers()) {
         return error(
             StatusCode::FORBIDDEN,
             "cross_site",

@@ -4,6 +4,7 @@
 //! and is refused from web pages: a page in the operator's browser can reach loopback too.
 
 mod guard;
+mod jobs;
 mod routes;
 mod stream;
 

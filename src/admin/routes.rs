@@ -1,10 +1,10 @@
 use super::guard::{error, guard};
-use super::{Means, stream};
+use super::{Means, jobs, stream};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
@@ -26,6 +26,12 @@ pub(super) fn router(means: Means) -> Router {
         .route("/api/v1/explain", get(explain))
         .route("/api/v1/events", get(stream::events))
         .route("/api/v1/reload", post(reload))
+        .route("/api/v1/jobs", any(jobs::call))
+        .route("/api/v1/jobs/purge", post(jobs::purge))
+        .route("/api/v1/jobs/{id}", any(jobs::call))
+        .route("/api/v1/jobs/{id}/{what}", any(jobs::call))
+        .route("/api/v1/arrays/{id}", any(jobs::call))
+        .route("/api/v1/arrays/{id}/{what}", any(jobs::call))
         .route("/api/v1/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
         .fallback(nothing)
@@ -53,17 +59,12 @@ async fn ready(State(means): State<Means>) -> Response {
 }
 
 async fn metrics(State(means): State<Means>) -> Response {
-    let waiting: Vec<_> = means
-        .dispatch
-        .services()
-        .into_iter()
-        .map(|service| (service.name, service.waiting))
-        .collect();
-    let text =
-        means
-            .dispatch
-            .metrics()
-            .render(&means.dispatch.gauges(), &waiting, (means.gauges)());
+    let dispatch = &means.dispatch;
+    let text = dispatch.metrics().render(
+        &dispatch.gauges(),
+        &dispatch.service_gauges(),
+        (means.gauges)(),
+    );
     (
         [(
             header::CONTENT_TYPE,

@@ -1,6 +1,6 @@
 //! From the tree to the types of `file.rs`, with serde: every error gets the place of the very value.
 //!
-//! Three names of newtypes are a private word between this file and `typed.rs`: they let a type know
+//! Four names of newtypes are a private word between this file and `typed.rs`: they let a type know
 //! its place and fail without taking its neighbours along, have a short form, or be kept for later.
 
 use super::fault::{Fault, Path, found, keys};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(crate) const FIELD: &str = "\u{0}field";
 /// A value that may be written as one word: `typed::Short`.
 pub(crate) const SHORT: &str = "\u{0}short";
+/// A value that may be written as one word, or as a list of them: `typed::Short` of what has a `from_list`.
+pub(crate) const SHORT_OR_LIST: &str = "\u{0}short_or_list";
 /// A value that is decoded later: `typed::Raw`.
 pub(crate) const RAW: &str = "\u{0}raw";
 
@@ -210,7 +212,10 @@ impl<'de> de::Deserializer<'de> for De<'_> {
                 let kept = self.findings.keep(self.node.clone(), self.path.to_string());
                 visitor.visit_u32(kept.0)
             }
-            (SHORT, Value::Scalar(scalar)) => self.place(visitor.visit_str(&scalar.text)),
+            (SHORT | SHORT_OR_LIST, Value::Scalar(scalar)) => {
+                self.place(visitor.visit_str(&scalar.text))
+            }
+            (SHORT_OR_LIST, Value::List(items)) => self.place(visitor.visit_seq(self.list(items))),
             _ => self.place(visitor.visit_newtype_struct(self)),
         }
     }

@@ -214,6 +214,7 @@ fn same_service(
         && a.body == b.body
         && (a.cool_down, a.drain) == (b.cool_down, b.drain)
         && (a.socket_idle, a.socket_ping) == (b.socket_idle, b.socket_ping)
+        && (&a.jobs, &a.cors) == (&b.jobs, &b.cors)
         && routes(old, i).eq(routes(new, j))
 }
 
@@ -235,6 +236,7 @@ fn settings(old: &Plan, new: &Plan) -> Vec<String> {
     let token = |plan: &Plan| plan.admin.as_ref().and_then(|admin| admin.token.clone());
     let (a, b) = (&old.limits, &new.limits);
     let (log, now) = (&old.log, &new.log);
+    let (letters, sent) = (&old.webhooks, &new.webhooks);
     [
         ("access.anonymous", old.anonymous != new.anonymous),
         ("admin.address", address(old) != address(new)),
@@ -249,17 +251,29 @@ fn settings(old: &Plan, new: &Plan) -> Vec<String> {
             "limits.connections_per_address",
             a.connections_per_address != b.connections_per_address,
         ),
+        (
+            "limits.database_bytes",
+            a.database_bytes != b.database_bytes,
+        ),
         ("limits.grace", a.grace != b.grace),
         ("limits.h2_streams", a.h2_streams != b.h2_streams),
         ("limits.head_bytes", a.head_bytes != b.head_bytes),
         ("limits.head_lines", a.head_lines != b.head_lines),
         ("limits.held_bytes", a.held_bytes != b.held_bytes),
+        ("limits.job_bytes", a.job_bytes != b.job_bytes),
         ("limits.keep_alive", a.keep_alive != b.keep_alive),
         ("limits.spool_bytes", a.spool_bytes != b.spool_bytes),
         ("log.access", log.access != now.access),
         ("log.format", log.format != now.format),
         ("log.headers", log.headers != now.headers),
         ("log.request_id", log.request_id != now.request_id),
+        (
+            "nodes_reach_us_at",
+            old.nodes_reach_us_at != new.nodes_reach_us_at,
+        ),
+        ("public_url", old.public_url != new.public_url),
+        ("webhooks.allow", letters.allow != sent.allow),
+        ("webhooks.secret", letters.secrets != sent.secrets),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)

@@ -1,15 +1,13 @@
-//! Exactly what a person may type. `check/` gives it meaning.
+//! Exactly what a person may type; `short.rs` has the short forms. `check/` gives it meaning.
 //!
 //! Only plain structs and the wrappers of `typed.rs`: with these every fault keeps its place.
 //! The doc comments are what an editor shows, by way of `conf/tabane.schema.json`.
 
-use super::typed::{Field, FromWord, Named, OneOrMany, Raw, Short};
+use super::file_jobs::{Cors, Jobs, JobsWord, Webhooks};
+use super::typed::{Field, Named, OneOrMany, Raw, Short};
 use super::units::{OrNone, Size, Span};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use std::borrow::Cow;
-use std::fmt;
 
 /// The configuration of tabane. Only `services` is needed.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -22,8 +20,14 @@ pub(crate) struct File {
     pub(crate) listen: Field<Vec<Field<Short<Listen>>>>,
     /// The operator's listener; `off` for none.
     pub(crate) admin: Field<Short<Admin>>,
-    /// Where drain marks are kept, relative to this file; without it they are forgotten at a restart.
+    /// Where jobs, their results and drain marks are kept, relative to this file, on a local disk; without it no jobs are taken, and drain marks are forgotten at a restart.
     pub(crate) data_dir: Field<String>,
+    /// The address by which clients reach the gateway, such as `https://gpu.studio.example`, with a path where it stands below one: for links in answers and letters.
+    pub(crate) public_url: Field<String>,
+    /// The address by which nodes reach the gateway, such as `http://10.0.0.1:8080`: for backends that call back.
+    pub(crate) nodes_reach_us_at: Field<String>,
+    /// Where the ends of jobs may be told.
+    pub(crate) webhooks: Field<Webhooks>,
     /// Who may ask without a key.
     pub(crate) access: Field<Access>,
     /// What is logged, and what answers carry about it.
@@ -130,6 +134,10 @@ pub(crate) struct Limits {
     pub(crate) held_bytes: Field<Size>,
     /// Bytes of longer bodies held in `data_dir` by all requests together; 16GiB. Past it, 503.
     pub(crate) spool_bytes: Field<Size>,
+    /// Bytes of jobs' bodies and results kept in `data_dir`; 100GiB. Past it, 507.
+    pub(crate) job_bytes: Field<Size>,
+    /// How large the database in `data_dir` may grow; 8GiB. Past it, 507.
+    pub(crate) database_bytes: Field<Size>,
     /// How long a shutdown waits for requests at work; 20s.
     pub(crate) grace: Field<Span>,
 }
@@ -246,6 +254,10 @@ pub(crate) struct Service {
     pub(crate) socket_idle: Field<Span>,
     /// How long a WebSocket is silent until its client is sent a ping, so that nobody between takes it for dead; 30s, or `none`.
     pub(crate) socket_ping: Field<OrNone<Span>>,
+    /// Whether requests are accepted for later: `off`, `opt-in` (the default where there is a `data_dir`: those that say `Prefer: respond-async`), `always`, or a map.
+    pub(crate) jobs: Field<Short<Jobs>>,
+    /// Which web pages may ask: `"*"`, an origin, a list of them, or a map with `origins`.
+    pub(crate) cors: Field<Short<Cors>>,
     /// Which hosts and paths lead here, on listeners without a service of their own.
     pub(crate) routes: Field<Vec<Field<Short<Route>>>>,
 }
@@ -359,6 +371,8 @@ pub(crate) struct Route {
     pub(crate) retry: Field<RouteRetry>,
     /// In place of what the service says.
     pub(crate) priority: Field<Short<Priority>>,
+    /// `off`, `opt-in` or `always`, in place of what the service says.
+    pub(crate) jobs: Field<JobsWord>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -381,219 +395,4 @@ pub(crate) enum RouteRetry {
 pub(crate) enum Priority {
     Fixed(u64),
     Header,
-}
-
-// === short forms ===
-
-impl FromWord for Listen {
-    const EXPECTED: &'static str = "an address with port, or a map with `address` and `service`";
-    const WORD: &'static str = "address and port";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        Ok(Listen {
-            address: Field::of(word.to_owned()),
-            ..Listen::default()
-        })
-    }
-}
-
-impl FromWord for Admin {
-    const EXPECTED: &'static str =
-        "an address with port, `off`, or a map with `address` and `token`";
-    const WORD: &'static str = "address and port, or `off`";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        let mut admin = Admin::default();
-        match word {
-            "off" | "false" => admin.off = true,
-            _ => admin.address = Field::of(word.to_owned()),
-        }
-        Ok(admin)
-    }
-}
-
-impl FromWord for Tenant {
-    const EXPECTED: &'static str = "a key, or a map with `key`, `keys` and `weight`";
-    const WORD: &'static str = "its key";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        Ok(Tenant {
-            key: Field::of(word.to_owned()),
-            ..Tenant::default()
-        })
-    }
-}
-
-impl FromWord for Gpu {
-    const EXPECTED: &'static str = "a model, or a map with `model` and `vram`";
-    const WORD: &'static str = "its model";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        Ok(Gpu {
-            model: Field::of(word.to_owned()),
-            ..Gpu::default()
-        })
-    }
-}
-
-impl FromWord for Endpoint {
-    const EXPECTED: &'static str = "a URL, or a map with `url`, `slots`, `h2` and `tls`";
-    const WORD: &'static str = "its URL";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        Ok(Endpoint {
-            url: Field::of(word.to_owned()),
-            ..Endpoint::default()
-        })
-    }
-}
-
-impl FromWord for Member {
-    const EXPECTED: &'static str =
-        "`node/endpoint`, a URL, or a map with `endpoint` or `url`, and `weight`";
-    const WORD: &'static str = "`node/endpoint`, a node with one endpoint, or a URL";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        let word = Field::of(word.to_owned());
-        let mut member = Member::default();
-        match word.get().is_some_and(|word| word.contains("://")) {
-            true => member.url = word,
-            false => member.endpoint = word,
-        }
-        Ok(member)
-    }
-}
-
-impl FromWord for Retry {
-    const EXPECTED: &'static str = "`off`, `unsafe`, or a map with `attempts`, `within`, `statuses`, `busy`, `budget` and `unsafe`";
-    const WORD: &'static str = "`off` or `unsafe`";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        let word = match word {
-            "off" | "false" => RetryWord::Off,
-            "unsafe" => RetryWord::Unsafe,
-            _ => return Err(expected::<Self>(word)),
-        };
-        Ok(Retry {
-            word: Some(word),
-            ..Retry::default()
-        })
-    }
-}
-
-impl FromWord for Body {
-    const EXPECTED: &'static str = "`stream`, or a map with `max` and `hold`";
-    const WORD: &'static str = "`stream`";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        if word != "stream" {
-            return Err(expected::<Self>(word));
-        }
-        Ok(Body {
-            stream: true,
-            ..Body::default()
-        })
-    }
-}
-
-impl FromWord for Route {
-    const EXPECTED: &'static str = "a path, or a map with `path` and `host`";
-    const WORD: &'static str = "its path";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        Ok(Route {
-            path: Field::of(word.to_owned()),
-            ..Route::default()
-        })
-    }
-}
-
-impl FromWord for Priority {
-    const EXPECTED: &'static str = "0 (first) to 7 (last), or `header`";
-    const WORD: &'static str = "0 (first) to 7 (last), or `header`";
-
-    fn from_word(word: &str) -> Result<Self, String> {
-        match word {
-            "header" => Ok(Priority::Header),
-            _ => word
-                .parse()
-                .map(Priority::Fixed)
-                .map_err(|_| expected::<Self>(word)),
-        }
-    }
-}
-
-fn expected<T: FromWord>(word: &str) -> String {
-    let word = super::problem::shorten(word);
-    format!("expected {}, found `{word}`", T::EXPECTED)
-}
-
-impl<'de> Deserialize<'de> for Priority {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Never;
-        impl Visitor<'_> for Never {
-            type Value = Priority;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(Priority::EXPECTED)
-            }
-        }
-        from.deserialize_any(Never)
-    }
-}
-
-impl JsonSchema for Priority {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Priority".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "integer", "minimum": 0, "maximum": 7})
-    }
-}
-
-impl<'de> Deserialize<'de> for PoolRef {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(PoolRefVisitor)
-    }
-}
-
-struct PoolRefVisitor;
-
-impl<'de> Visitor<'de> for PoolRefVisitor {
-    type Value = PoolRef;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a pool's name, or a list of members")
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<PoolRef, E> {
-        Ok(PoolRef::Name(name.to_owned()))
-    }
-
-    fn visit_u64<E: de::Error>(self, name: u64) -> Result<PoolRef, E> {
-        Ok(PoolRef::Name(name.to_string()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<PoolRef, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = items.next_element()? {
-            members.push(member);
-        }
-        Ok(PoolRef::Members(members))
-    }
-}
-
-impl JsonSchema for PoolRef {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "PoolRef".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let members = generator.subschema_for::<Vec<Field<Short<Member>>>>();
-        json_schema!({"anyOf": [{"type": "string", "description": "a pool's name"}, members]})
-    }
 }

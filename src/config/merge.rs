@@ -1,6 +1,7 @@
 //! Several files as one: maps and lists are joined, single things may stand in one file only.
 
 use super::file::{Access, Admin, File, Limits, Listen, Log, Member, Node, Service, Tenant};
+use super::file_jobs::Webhooks;
 use super::findings::{Findings, Spot};
 use super::typed::{At, Field, Named, Short};
 use std::collections::HashMap;
@@ -15,6 +16,9 @@ pub(crate) struct All {
     pub(crate) listen: Vec<Field<Short<Listen>>>,
     pub(crate) admin: Field<Short<Admin>>,
     pub(crate) data_dir: Field<String>,
+    pub(crate) public_url: Field<String>,
+    pub(crate) nodes_reach_us_at: Field<String>,
+    pub(crate) webhooks: Field<Webhooks>,
     pub(crate) access: Field<Access>,
     pub(crate) log: Field<Log>,
     pub(crate) limits: Field<Limits>,
@@ -31,6 +35,9 @@ pub(crate) fn merge(root: Spot, files: Vec<(Spot, File)>, findings: &Findings) -
         listen: Vec::new(),
         admin: Field::default(),
         data_dir: Field::default(),
+        public_url: Field::default(),
+        nodes_reach_us_at: Field::default(),
+        webhooks: Field::default(),
         access: Field::default(),
         log: Field::default(),
         limits: Field::default(),
@@ -43,6 +50,22 @@ pub(crate) fn merge(root: Spot, files: Vec<(Spot, File)>, findings: &Findings) -
         all.listen.extend(file.listen.take().unwrap_or_default());
         single(&mut all.admin, file.admin, root, "admin", findings);
         single(&mut all.data_dir, file.data_dir, root, "data_dir", findings);
+        let reach = file.nodes_reach_us_at;
+        single(
+            &mut all.public_url,
+            file.public_url,
+            root,
+            "public_url",
+            findings,
+        );
+        single(
+            &mut all.nodes_reach_us_at,
+            reach,
+            root,
+            "nodes_reach_us_at",
+            findings,
+        );
+        single(&mut all.webhooks, file.webhooks, root, "webhooks", findings);
         single(&mut all.access, file.access, root, "access", findings);
         single(&mut all.log, file.log, root, "log", findings);
         single(&mut all.limits, file.limits, root, "limits", findings);

@@ -10,7 +10,9 @@ mod diff;
 mod expand;
 mod fault;
 mod file;
+mod file_jobs;
 mod findings;
+pub mod host;
 mod load;
 mod merge;
 #[cfg(any(test, fuzzing))]
@@ -18,6 +20,7 @@ pub(crate) mod oracle;
 pub mod plan;
 mod problem;
 mod schema;
+mod short;
 mod tree;
 mod typed;
 mod units;

@@ -20,7 +20,7 @@ pub struct Plan {
     pub listeners: Vec<ListenerPlan>,
     /// The operator's listener; `None` when it was turned off.
     pub admin: Option<AdminPlan>,
-    /// Where drain marks (and later jobs and outputs) are kept; `None`: nothing is kept.
+    /// Where jobs, their results and drain marks are kept; `None`: no jobs are taken, and marks are forgotten.
     pub data_dir: Option<PathBuf>,
     /// The address by which clients reach the gateway, for links in answers and letters; `None`: links begin with `/`.
     pub public_url: Option<Arc<str>>,
@@ -344,8 +344,8 @@ pub struct WebhooksPlan {
     /// Hosts that letters may go to: `hooks.example.com`, `*.example.com`, or an address range (`10.0.0.0/8`) where private
     /// addresses are meant. Empty: none may.
     pub allow: Vec<Arc<str>>,
-    /// Signs letters (`whsec_…`); `None`: one is made at the first start and kept in the store.
-    pub secret: Option<Secret>,
+    /// Sign letters (`whsec_…`), all of them; none: one is made at the first start and kept in the store.
+    pub secrets: Vec<Secret>,
 }
 
 /// How many may wait, and how long.

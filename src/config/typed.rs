@@ -1,6 +1,6 @@
 //! The wrappers that the file model is made of; `decode.rs` knows them by the names of their newtypes.
 
-use super::decode::{FIELD, RAW, SHORT};
+use super::decode::{FIELD, RAW, SHORT, SHORT_OR_LIST};
 use super::findings::{RawId, Spot};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -26,9 +26,12 @@ pub(crate) struct At<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct Named<T>(pub(crate) Vec<(At<String>, Field<T>)>);
 
-/// A value that may be written as one word.
+/// A value that may be written as one word; some as a list of words too.
 #[derive(Clone, Debug)]
 pub(crate) struct Short<T>(pub(crate) T);
+
+/// How a value is made from a list of words.
+pub(crate) type FromList<T> = fn(Vec<Field<String>>) -> T;
 
 /// How a value is made from one word.
 pub(crate) trait FromWord: Sized {
@@ -38,6 +41,8 @@ pub(crate) trait FromWord: Sized {
     const WORD: &'static str;
     /// Makes it. Errors: what is wrong with the word; a hint may follow behind `; `.
     fn from_word(word: &str) -> Result<Self, String>;
+    /// How it is made from a list of words; `None`: it is not.
+    const FROM_LIST: Option<FromList<Self>> = None;
 }
 
 /// One thing, or a list of them.
@@ -169,7 +174,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedVisitor<T> {
 
 impl<'de, T: FromWord + Deserialize<'de>> Deserialize<'de> for Short<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_newtype_struct(SHORT, ShortVisitor(PhantomData))
+        let name = match T::FROM_LIST {
+            Some(_) => SHORT_OR_LIST,
+            None => SHORT,
+        };
+        from.deserialize_newtype_struct(name, ShortVisitor(PhantomData))
     }
 }
 
@@ -184,6 +193,15 @@ impl<'de, T: FromWord + Deserialize<'de>> Visitor<'de> for ShortVisitor<T> {
 
     fn visit_str<E: de::Error>(self, word: &str) -> Result<Self::Value, E> {
         T::from_word(word).map(Short).map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let from_list = T::FROM_LIST.ok_or_else(|| de::Error::custom(T::EXPECTED))?;
+        let mut words = Vec::new();
+        while let Some(word) = items.next_element()? {
+            words.push(word);
+        }
+        Ok(Short(from_list(words)))
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
@@ -280,7 +298,11 @@ impl<T: JsonSchema + FromWord> JsonSchema for Short<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let long = generator.subschema_for::<T>();
         let word = json_schema!({"type": ["string", "number", "boolean"], "description": T::WORD});
-        json_schema!({"anyOf": [word, long]})
+        if T::FROM_LIST.is_none() {
+            return json_schema!({"anyOf": [word, long]});
+        }
+        let words = json_schema!({"type": "array", "items": {"type": "string"}});
+        json_schema!({"anyOf": [word, words, long]})
     }
 }
 

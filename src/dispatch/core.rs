@@ -3,11 +3,13 @@
 use super::lease::Lease;
 use super::pools::Pools;
 use super::room::{FleetRoom, lacks};
+use super::times::Times;
 use super::upstream::Upstream;
 use super::world::{LiveService, World};
 use crate::config::plan::Plan;
 use crate::fleet::{self, Fleet};
-use crate::schedule::{self, Schedule, TicketId};
+use crate::schedule::{self, PoolId, Schedule, TicketId};
+use crate::store::JobId;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -23,13 +25,24 @@ pub(super) struct Core {
     /// Those that a file moved away from, for as long as requests keep them.
     pub(super) moved: Vec<Weak<Upstream>>,
     pub(super) waiters: HashMap<TicketId, Waiter>,
+    /// The tickets of jobs that wait.
+    pub(super) jobs: HashMap<JobId, TicketId>,
+    pub(super) times: Times,
 }
 
 /// Someone whose ticket waits.
 pub(super) struct Waiter {
-    pub(super) tell: oneshot::Sender<Result<Lease, Refusal>>,
+    pub(super) tell: Tell,
     pub(super) service: Arc<LiveService>,
     pub(super) need: Need,
+}
+
+/// Who is told that a ticket's turn has come.
+pub(super) enum Tell {
+    /// A client that holds its connection.
+    Client(oneshot::Sender<Result<Lease, Refusal>>),
+    /// A job: an attempt begins.
+    Job(JobId),
 }
 
 /// What is left to do when the lock is open again.
@@ -53,15 +66,15 @@ impl Core {
         out.fleet.extend(actions);
     }
 
-    /// Why no endpoint of the pool could ever serve a ticket; `None` when one could, or when there is none at all.
-    pub(super) fn nobody_fits(&self, ticket: &schedule::Ticket) -> Option<String> {
-        let members = self.pools.members(ticket.pool).iter();
+    /// Why no endpoint of the pool could ever serve a need; `None` when one could, or when there is none at all.
+    pub(super) fn nobody_fits(&self, pool: PoolId, need: &Need) -> Option<String> {
+        let members = self.pools.members(pool).iter();
         let mut nodes = members
             .filter_map(|(id, _)| self.fleet.get(*id))
             .map(fleet::Endpoint::node);
-        let first = lacks(&ticket.need, nodes.next()?)?;
+        let first = lacks(need, nodes.next()?)?;
         nodes
-            .all(|node| lacks(&ticket.need, node).is_some())
+            .all(|node| lacks(need, node).is_some())
             .then_some(first)
     }
 
@@ -91,21 +104,31 @@ impl Core {
             let Some(waiter) = self.waiters.remove(id) else {
                 return true;
             };
-            out.verdicts.push((waiter, self.verdict(action)));
+            if let Tell::Job(job) = &waiter.tell {
+                self.jobs.remove(job);
+            }
+            let verdict = verdict(&self.upstreams, action);
+            if let Ok(upstream) = &verdict {
+                let service = &waiter.service.plan.name;
+                self.times.began(service, upstream, &waiter.need, now);
+            }
+            out.verdicts.push((waiter, verdict));
             false
         });
         actions
     }
 
-    pub(super) fn verdict(&self, action: &schedule::Action) -> Result<Arc<Upstream>, Refusal> {
-        match action {
-            schedule::Action::Refuse(_, why) => Err(why.clone()),
-            schedule::Action::Grant(_, endpoint) => {
-                self.upstreams.get(endpoint).cloned().ok_or_else(|| {
-                    Refusal::Internal("the endpoint left while it was granted".into())
-                })
-            }
-        }
+    /// What came of a ticket that is not waited for: its slots are taken, and its work begins.
+    pub(super) fn granted(
+        &mut self,
+        action: &schedule::Action,
+        service: &Arc<str>,
+        need: &Need,
+        now: Instant,
+    ) -> Result<Arc<Upstream>, Refusal> {
+        let upstream = verdict(&self.upstreams, action)?;
+        self.times.began(service, &upstream, need, now);
+        Ok(upstream)
     }
 
     /// All that leases may be out for: the endpoints as they are, and as they were before a file moved them.
@@ -148,6 +171,19 @@ impl Core {
             })
             .collect();
         self.pools.replace(pools);
+    }
+}
+
+fn verdict(
+    upstreams: &HashMap<EndpointId, Arc<Upstream>>,
+    action: &schedule::Action,
+) -> Result<Arc<Upstream>, Refusal> {
+    match action {
+        schedule::Action::Refuse(_, why) => Err(why.clone()),
+        schedule::Action::Grant(_, endpoint) => upstreams
+            .get(endpoint)
+            .cloned()
+            .ok_or_else(|| Refusal::Internal("the endpoint left while it was granted".into())),
     }
 }
 

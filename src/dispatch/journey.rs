@@ -1,12 +1,13 @@
 //! The way of one request: who and where, what it asks for, and the lease it gets or waits for.
 
-use super::core::Waiter;
+use super::core::{Tell, Waiter};
 use super::world::{ListenerKey, LiveService, World};
 use super::{Dispatch, Lease, Shared, now};
 use crate::access::Identity;
-use crate::config::plan::{Priority, RouteOptions};
+use crate::config::plan::{JobsMode, Priority, RouteOptions};
 use crate::fleet::End;
-use crate::schedule::{self, QueueLimits, Ticket, TicketId};
+use crate::jobs;
+use crate::schedule::{self, QueueLimits, Span, Ticket, TicketId, Turn};
 use crate::telemetry::Event;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -102,6 +103,82 @@ impl Dispatch {
         })
     }
 
+    /// Finds out who asks, where no service is asked for.
+    ///
+    /// Errors: `Unauthorized`, or the gateway goes down.
+    pub fn identify(
+        &self,
+        world: &World,
+        listener: &ListenerKey,
+        headers: &HeaderMap,
+        from: IpAddr,
+    ) -> Result<Identity, Refusal> {
+        if self.is_closing() {
+            return Err(Refusal::ShuttingDown);
+        }
+        let loopback = listener.address.ip().is_loopback();
+        world.access.identify(headers, from, loopback)
+    }
+
+    /// A journey to a service that is named, not routed to: of a job that is submitted by its service's name.
+    ///
+    /// Errors: there is no such service, it takes no jobs, or its kind refuses the request.
+    pub fn journey_to(
+        &self,
+        world: &World,
+        service: &str,
+        ask: &Ask<'_>,
+        body: &Bytes,
+    ) -> Result<Journey, Refusal> {
+        let Some(service) = world.service(service).cloned() else {
+            return Err(Refusal::NotFound(format!(
+                "there is no service `{service}`"
+            )));
+        };
+        if service.plan.jobs.mode == JobsMode::Off {
+            let name = &service.plan.name;
+            return Err(Refusal::Forbidden(format!(
+                "service `{name}` takes no jobs"
+            )));
+        }
+        let mut journey = Journey {
+            need: Need::of_class(""),
+            excluded: Vec::new(),
+            arrived: now(),
+            service,
+            options: RouteOptions::default(),
+            caller: ask.caller.clone(),
+            key_headers: Vec::new(),
+        };
+        let mut step = journey.classify(ask, None)?;
+        if matches!(step, Step::ReadKey | Step::ReadBody { .. }) {
+            step = journey.classify(ask, Some(body))?;
+        }
+        match step {
+            Step::Lease => Ok(journey),
+            _ => {
+                let name = &journey.service.plan.name;
+                let why =
+                    format!("the kind of service `{name}` answers this itself; ask it directly");
+                Err(Refusal::BadRequest(why))
+            }
+        }
+    }
+
+    /// Whether any endpoint of the file could ever serve it.
+    ///
+    /// Errors: `NoFit`, with the nearest miss.
+    pub fn could_ever(&self, journey: &Journey) -> Result<(), Refusal> {
+        let core = self.0.core.lock();
+        match core.nobody_fits(journey.service.pool, &journey.need) {
+            None => Ok(()),
+            Some(why) => Err(Refusal::NoFit {
+                service: journey.service.plan.name.to_string(),
+                why,
+            }),
+        }
+    }
+
     /// Gets slots on an endpoint, at once or after waiting. Dropping the future gives the place up.
     ///
     /// Errors: `QueueFull`, `WaitedTooLong`, `NoFit`, `ShuttingDown`.
@@ -116,7 +193,8 @@ impl Dispatch {
             need: journey.need.clone(),
             policy: journey.service.policy.clone(),
             excluded: journey.excluded.clone(),
-            arrived: journey.arrived,
+            turn: Turn::Held(journey.arrived),
+            expected: Span::default(),
             queue: QueueLimits {
                 max: queue.max,
                 max_wait: queue.max_wait,
@@ -126,7 +204,7 @@ impl Dispatch {
             if shared.over.load(Ordering::Acquire) {
                 return Err(Refusal::ShuttingDown);
             }
-            if let Some(why) = core.nobody_fits(&ticket) {
+            if let Some(why) = core.nobody_fits(ticket.pool, &ticket.need) {
                 let service = ticket.service.to_string();
                 return Err(Refusal::NoFit { service, why });
             }
@@ -140,13 +218,16 @@ impl Dispatch {
                 });
             }
             match own {
-                Some(action) => core.verdict(&action).map(Ok),
+                Some(action) => {
+                    let service = &journey.service.plan.name;
+                    core.granted(&action, service, &journey.need, now).map(Ok)
+                }
                 None => {
                     let (tell, told) = oneshot::channel();
                     core.waiters.insert(
                         id,
                         Waiter {
-                            tell,
+                            tell: Tell::Client(tell),
                             service: journey.service.clone(),
                             need: journey.need.clone(),
                         },
@@ -209,9 +290,19 @@ impl Journey {
     ///
     /// Errors: the kind's refusal, or `Internal` when the kind or policy panicked.
     pub fn classify(&mut self, ask: &Ask<'_>, body: Option<&Bytes>) -> Result<Step, Refusal> {
-        let mut need = match guarded(&self.service.plan.name, || {
-            self.service.kind.classify(ask, body)
-        })?? {
+        let asked = |body: Option<&Bytes>| {
+            guarded(&self.service.plan.name, || {
+                self.service.kind.classify(ask, body)
+            })?
+        };
+        let intent = match asked(body)? {
+            // What streams is not held for what it may say.
+            Intent::WantBody if body.is_none() && self.options.stream => {
+                asked(Some(&Bytes::new()))?
+            }
+            intent => intent,
+        };
+        let mut need = match intent {
             Intent::NeedBody { .. } if body.is_some() => {
                 return Err(Refusal::Internal(format!(
                     "the kind of service `{}` asked for the body twice",
@@ -246,6 +337,20 @@ impl Journey {
         };
         self.need = need;
         Ok(Step::Lease)
+    }
+
+    /// How soon it wants its turn as a job.
+    pub fn job_urgency(&self, headers: &HeaderMap) -> Urgency {
+        let service = self.options.priority.unwrap_or(self.service.plan.priority);
+        let asked = headers
+            .get("priority")
+            .and_then(|value| value.to_str().ok());
+        jobs::priority(&self.service.plan.jobs, service, asked.and_then(urgency))
+    }
+
+    /// Whether its service and route let it be accepted for later.
+    pub fn jobs_mode(&self) -> JobsMode {
+        self.options.jobs.unwrap_or(self.service.plan.jobs.mode)
     }
 
     /// What it needs.

@@ -20,6 +20,7 @@ pub struct Lease {
     counts: Arc<EndpointMetrics>,
     granted: Instant,
     began: bool,
+    well: bool,
     end: Option<End>,
 }
 
@@ -44,6 +45,7 @@ impl Lease {
             counts,
             granted: now(),
             began: false,
+            well: false,
             end: None,
         }
     }
@@ -51,6 +53,26 @@ impl Lease {
     /// Where the work goes.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
+    }
+
+    /// When it was granted.
+    pub(super) fn granted(&self) -> Instant {
+        self.granted
+    }
+
+    /// What was asked of the node was done: how long it took is worth learning. An error tells nothing of that.
+    pub fn went_well(&mut self) {
+        self.well = true;
+    }
+
+    /// Whether it is worth learning from.
+    pub(super) fn is_learned(&self) -> bool {
+        self.well
+    }
+
+    /// The service it was granted to.
+    pub(super) fn service(&self) -> &Arc<LiveService> {
+        &self.service
     }
 
     /// What it was granted for.
@@ -96,12 +118,7 @@ impl Drop for Lease {
             End::Unused => {}
         }
         let aborted = matches!(end, End::Aborted { .. });
-        self.shared.ended(
-            self.upstream.id,
-            &self.need,
-            end,
-            self.service.plan.cool_down,
-        );
+        self.shared.ended(self, end);
         if aborted && self.need.slots > 0 {
             self.shared
                 .stop_on_node(&self.upstream, &self.service, &self.need);

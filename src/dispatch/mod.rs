@@ -5,17 +5,23 @@
 //! uses a channel. What an `apply` asks for (wake a ticket, end leases, tell the operator) is done after
 //! the lock is open again, because a lease that finds nobody waiting takes the lock once more to go back.
 
+mod attempt;
 mod budget;
+mod clockwork;
 mod core;
 mod journey;
 mod lease;
+mod measure;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod oracle;
 mod pools;
+mod resume;
 mod room;
 mod route;
+mod runner;
 #[cfg(test)]
 mod tests;
+mod times;
 mod upstream;
 mod view;
 mod world;
@@ -27,7 +33,7 @@ pub use upstream::Upstream;
 pub use view::{CandidateView, Explanation, NodeView, PoolView, ServiceView};
 pub use world::{ListenerKey, LiveService, World, listener_keys};
 
-use self::core::{Core, Outbox, specs};
+use self::core::{Core, Outbox, Tell, specs};
 use crate::config::plan::Plan;
 use crate::fleet::{self, End, Fleet};
 use crate::schedule::{self, Schedule};
@@ -38,11 +44,13 @@ use parking_lot::Mutex;
 use pools::Pools;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use runner::Runner;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Need, NodeClient, ProbeError, Stopped, Vitals};
+use times::Times;
 use tokio::sync::{Notify, watch};
 
 /// The gateway's middle: a handle, cheap to clone.
@@ -77,6 +85,8 @@ struct Shared {
     closing: AtomicBool,
     /// Set when what was taken gets no node any more either.
     over: AtomicBool,
+    /// Runs jobs, where there is a store for them.
+    runner: OnceLock<Arc<Runner>>,
     /// Rung when the next due time may have changed.
     due: Notify,
     /// Counts what the prober has to look at: endpoints that came, went or moved.
@@ -106,12 +116,15 @@ impl Dispatch {
                 upstreams: HashMap::new(),
                 moved: Vec::new(),
                 waiters: HashMap::new(),
+                jobs: HashMap::new(),
+                times: Times::default(),
             }),
             world: ArcSwap::from_pointee(None),
             means,
             tickets: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            runner: OnceLock::new(),
             due: Notify::new(),
             membership: watch::channel(0).0,
         }))
@@ -134,11 +147,13 @@ impl Dispatch {
                 .fleet
                 .apply(fleet::Event::Plan(specs(&world.plan)), now);
             core.place_members(&world);
+            core.times.weigh(&world.plan);
             core.match_waiting(now, out);
             out.fleet.extend(actions);
             shared.world.store(Arc::new(Some(world.clone())));
         });
         shared.membership.send_modify(|count| *count += 1);
+        self.jobs_follow(prior.as_deref(), &world);
         for gone in prior.iter().flat_map(|prior| &prior.services) {
             if world.service(&gone.plan.name).is_none() {
                 shared.means.metrics.forget_service(&gone.plan.name);
@@ -155,13 +170,16 @@ impl Dispatch {
     /// Takes no new work from now on: the gateway is going down.
     pub fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
+        self.close_jobs();
     }
 
     /// Ends everything that is at work or waits: requests are answered, sockets are closed with a word.
     pub fn let_go(&self) {
         self.0.over.store(true, Ordering::Release);
+        self.detach_jobs();
         let (upstreams, waiters) = self.0.turn(|core, now, out| {
             let waiters = std::mem::take(&mut core.waiters);
+            core.jobs.clear();
             // Their tickets leave with them: one left behind would be granted a slot that nobody gives back.
             for id in waiters.keys() {
                 core.schedule(schedule::Event::Left(*id), now, out);
@@ -190,13 +208,15 @@ impl Dispatch {
             .any(|endpoint| core.fleet.usable(endpoint.id()))
     }
 
-    /// How many leases are out: at work or passing.
+    /// How many leases are out, at work or passing, and how many attempts of jobs are not written down yet.
     pub fn at_work(&self) -> usize {
+        let attempts = self.0.runner.get().map_or(0, |runner| runner.active());
         let core = self.0.core.lock();
         core.fleet
             .all()
             .map(|endpoint| (endpoint.at_work() + endpoint.passing()) as usize)
-            .sum()
+            .sum::<usize>()
+            .max(attempts)
     }
 
     /// Sets or lifts an operator's drain mark; it is kept over reload and restart.
@@ -331,7 +351,14 @@ impl Shared {
         for (waiter, verdict) in out.verdicts {
             let verdict = verdict
                 .map(|upstream| Lease::new(self.clone(), upstream, waiter.service, waiter.need));
-            if let Err(Ok(lease)) = waiter.tell.send(verdict) {
+            let tell = match waiter.tell {
+                Tell::Client(tell) => tell,
+                Tell::Job(job) => {
+                    self.turn_came(job, verdict);
+                    continue;
+                }
+            };
+            if let Err(Ok(lease)) = tell.send(verdict) {
                 // Whoever waited left between the grant and now: nothing was sent to the node.
                 lease.end(End::Unused);
             }
@@ -402,9 +429,11 @@ impl Shared {
         self.turn(|core, now, out| core.apply(fleet::Event::Answered { endpoint }, now, out));
     }
 
-    fn ended(self: &Arc<Self>, endpoint: EndpointId, need: &Need, end: End, cool_down: Duration) {
-        let slots = need.slots;
+    fn ended(self: &Arc<Self>, lease: &Lease, end: End) {
+        let (slots, endpoint) = (lease.need().slots, lease.upstream().id);
+        let cool_down = lease.service().plan.cool_down;
         self.turn(|core, now, out| {
+            core.times.ended(lease, end, now);
             core.apply(
                 fleet::Event::Ended {
                     endpoint,

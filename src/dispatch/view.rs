@@ -4,7 +4,7 @@ use super::room::lacks;
 use super::{Dispatch, LiveService, World, now};
 use crate::fleet::Endpoint;
 use crate::schedule::WaitingView;
-use crate::telemetry::EndpointGauge;
+use crate::telemetry::{EndpointGauge, ServiceGauge};
 use http::{HeaderMap, Method};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -12,6 +12,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tabane_api::{ANONYMOUS, Ask, Caller, Candidate, Need};
+
+/// So many of those who wait are shown: more than a person reads, and little enough to copy under the lock.
+const SHOWN: usize = 1000;
 
 /// A node with what is known of its endpoints.
 #[derive(Clone, Debug, Serialize)]
@@ -68,12 +71,23 @@ pub struct ServiceView {
     pub policy: &'static str,
     /// Its pool.
     pub pool: String,
-    /// How many wait.
+    /// How many wait with a connection.
     pub waiting: usize,
     /// How many may.
     pub queue_max: usize,
+    /// How many jobs wait that were accepted for later.
+    pub stored: usize,
     /// How many of its endpoints get requests.
     pub usable_endpoints: usize,
+}
+
+/// Who waits, over all services.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueueView {
+    /// How many.
+    pub total: usize,
+    /// The first 1000 of them, in order.
+    pub first: Vec<WaitingView>,
 }
 
 /// A pool as it is now.
@@ -188,6 +202,7 @@ impl Dispatch {
             pool: world.plan.pools[service.plan.pool].name.to_string(),
             waiting: core.schedule.waiting_in(&service.plan.name),
             queue_max: service.plan.queue.max,
+            stored: core.schedule.stored_in(&service.plan.name),
             usable_endpoints: core
                 .pools
                 .members(service.pool)
@@ -221,8 +236,12 @@ impl Dispatch {
     }
 
     /// Who waits, in order.
-    pub fn queue(&self) -> Vec<WaitingView> {
-        self.0.core.lock().schedule.snapshot()
+    pub fn queue(&self) -> QueueView {
+        let core = self.0.core.lock();
+        QueueView {
+            total: core.schedule.waiting(),
+            first: core.schedule.snapshot(SHOWN),
+        }
     }
 
     /// What `/metrics` says of endpoints.
@@ -238,6 +257,20 @@ impl Dispatch {
             vram_free_mib: endpoint.vitals().vram_free_mib,
         };
         core.fleet.all().map(gauge).collect()
+    }
+
+    /// What `/metrics` says of the services of the plan.
+    pub fn service_gauges(&self) -> Vec<ServiceGauge> {
+        let Some(world) = self.world() else {
+            return Vec::new();
+        };
+        let core = self.0.core.lock();
+        let gauge = |service: &Arc<LiveService>| ServiceGauge {
+            service: service.plan.name.clone(),
+            waiting: core.schedule.waiting_in(&service.plan.name),
+            backlog_s: core.backlog_s(&service.plan.name, service.pool, now()),
+        };
+        world.services.iter().map(gauge).collect()
     }
 
     /// Why a request for `path` would go where it would go, without sending or counting it. `None`: no such service.

@@ -143,6 +143,17 @@ impl World {
         Ok((self.services[service].clone(), options))
     }
 
+    /// The service that a request is for, whoever asks; `None` where there is none.
+    pub fn service_at(
+        &self,
+        listener: &ListenerKey,
+        host: &str,
+        path: &str,
+    ) -> Option<Arc<LiveService>> {
+        let (service, _) = self.route(listener, host, path).ok()?;
+        Some(service)
+    }
+
     /// The service of this name.
     pub fn service(&self, name: &str) -> Option<&Arc<LiveService>> {
         self.services

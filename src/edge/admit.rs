@@ -1,18 +1,19 @@
 //! From the head of a request to the lease of a node, or to an answer of the gateway's own.
 
 use super::context::Ctx;
+use super::cors;
 use super::hold::{self, HoldError};
 use super::hop;
+use super::jobs;
 use super::proxy::Edge;
 use super::{reply, tunnel};
-use crate::dispatch::{Journey, Lease, LiveService, Step};
+use crate::dispatch::{Journey, Lease, ListenerKey, Step};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use tabane_api::{ANONYMOUS, Ask, Caller, Refusal};
 
 /// Why a request goes no further.
@@ -56,12 +57,22 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, why: &Refusal) 
 }
 
 async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Stop> {
+    let origin = session.req_header().headers.get(header::ORIGIN);
+    if origin.is_some() && pages(edge, session, ctx)? && cors::is_preflight(session.req_header()) {
+        cors::preflight(session, ctx).await?;
+        return Ok(true);
+    }
+    if jobs::is_ours(session.req_header()) {
+        jobs::serve(edge, session, ctx).await?;
+        return Ok(true);
+    }
     let journey = enter(edge, session, ctx)?;
     let service = journey.service.clone();
     ctx.service = Some(service.clone());
     service.budget.earn(service.plan.retry.budget);
     ctx.journey = Some(journey);
 
+    let (hold, most) = (service.plan.body.hold as u64, service.plan.body.max);
     let socket = is_websocket(session.req_header())?;
     let declared = content_length(&session.req_header().headers);
     if let (Some(max), Some(length)) = (service.plan.body.max, declared)
@@ -72,7 +83,7 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
     let step = classify(session, ctx, None)?;
     let step = match step {
         Step::ReadBody { max } => {
-            hold_body(edge, session, ctx, &service, Extent::Memory(max)).await?;
+            hold_body(edge, session, ctx, hold, most, Extent::Memory(max)).await?;
             if !ctx.body.whole {
                 return Err(Refusal::BodyTooLarge { max }.into());
             }
@@ -80,7 +91,7 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
             classify(session, ctx, Some(&body))?
         }
         Step::ReadKey => {
-            hold_body(edge, session, ctx, &service, Extent::All).await?;
+            hold_body(edge, session, ctx, hold, most, Extent::All).await?;
             // A body too long to be held in memory says nothing about where it belongs.
             let known = ctx.body.whole && ctx.body.file.is_none();
             let body = if known {
@@ -98,8 +109,13 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
         tunnel::run(edge, session, ctx).await?;
         return Ok(true);
     }
+    if matches!(step, Step::Lease) && jobs::is_wanted(edge, session.req_header(), ctx) {
+        hold_body(edge, session, ctx, hold, most, Extent::All).await?;
+        jobs::submit(edge, session, ctx).await?;
+        return Ok(true);
+    }
     if let Step::Answer { max } = step {
-        hold_body(edge, session, ctx, &service, Extent::Memory(max)).await?;
+        hold_body(edge, session, ctx, hold, most, Extent::Memory(max)).await?;
         if !ctx.body.whole {
             return Err(Refusal::BodyTooLarge { max }.into());
         }
@@ -110,7 +126,7 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
         true => Extent::None,
         false => Extent::All,
     };
-    hold_body(edge, session, ctx, &service, extent).await?;
+    hold_body(edge, session, ctx, hold, most, extent).await?;
     lease(edge, session, ctx).await?;
     if !ctx.body.whole {
         go_on(session, ctx).await?;
@@ -120,13 +136,35 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
 
 /// How much of a body is held.
 #[derive(Clone, Copy, PartialEq)]
-enum Extent {
+pub(super) enum Extent {
     /// Nothing: it streams.
     None,
     /// So much of it, in memory.
     Memory(u64),
     /// All of it: in memory as far as the service says, then on disk if there is one.
     All,
+}
+
+/// Whether the file says which pages may ask here; remembers whether this one may.
+fn pages(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Stop> {
+    let (listener, host) = arrived(edge, session, ctx)?;
+    let head = session.req_header();
+    let world = ctx.world.as_deref().ok_or(Refusal::ShuttingDown)?;
+    let here = world.service_at(&listener, &host, head.uri.path());
+    // A job is asked for by pages of any service: it shows whose it is by its key or link.
+    let everywhere = world.services.iter().filter(|_| jobs::is_ours(head));
+    let plans = here
+        .iter()
+        .chain(everywhere)
+        .map(|service| &service.plan.cors);
+    let plans = plans.filter(|plan| plan.any || !plan.origins.is_empty());
+    let (mut said, mut origin) = (false, None);
+    for plan in plans {
+        said = true;
+        origin = origin.or_else(|| cors::allowed(plan, head));
+    }
+    ctx.cors = origin;
+    Ok(said)
 }
 
 fn journey_of(ctx: &mut Ctx) -> Result<&mut Journey, Stop> {
@@ -137,6 +175,28 @@ fn journey_of(ctx: &mut Ctx) -> Result<&mut Journey, Stop> {
 
 /// Who asks, and for what.
 fn enter(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<Journey, Stop> {
+    let (listener, host) = arrived(edge, session, ctx)?;
+    let head = session.req_header();
+    let from = client(session);
+    let world = ctx.world.as_deref().ok_or(Refusal::ShuttingDown)?;
+    let (path, headers) = (head.uri.path(), &head.headers);
+    let entered = edge
+        .dispatch
+        .enter(world, &listener, &host, path, headers, from);
+    entered.map_err(|(why, service)| {
+        ctx.service = service;
+        Stop::Refused(why)
+    })
+}
+
+/// Where a request came, and for which host.
+///
+/// Errors: it is none that any service could take.
+pub(super) fn arrived(
+    edge: &Edge,
+    session: &mut Session,
+    ctx: &Ctx,
+) -> Result<(ListenerKey, String), Stop> {
     let head = session.req_header();
     let host = host(head);
     // RFC 9112, 3.2: a request of HTTP/1.1 without a host is none.
@@ -161,16 +221,7 @@ fn enter(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<Journey, S
         .bound
         .key(session.server_addr().and_then(|a| a.as_inet()))
         .ok_or(Refusal::ShuttingDown)?;
-    let from = client(session);
-    let world = ctx.world.as_deref().ok_or(Refusal::ShuttingDown)?;
-    let (path, headers) = (head.uri.path(), &head.headers);
-    let entered = edge
-        .dispatch
-        .enter(world, &listener, host, path, headers, from);
-    entered.map_err(|(why, service)| {
-        ctx.service = service;
-        Stop::Refused(why)
-    })
+    Ok((listener, host.to_owned()))
 }
 
 fn classify(session: &Session, ctx: &mut Ctx, body: Option<&Bytes>) -> Result<Step, Stop> {
@@ -179,11 +230,12 @@ fn classify(session: &Session, ctx: &mut Ctx, body: Option<&Bytes>) -> Result<St
     Ok(journey.classify(&ask(session.req_header(), &caller), body)?)
 }
 
-async fn hold_body(
+pub(super) async fn hold_body(
     edge: &Edge,
     session: &mut Session,
     ctx: &mut Ctx,
-    service: &Arc<LiveService>,
+    hold: u64,
+    max: Option<u64>,
     extent: Extent,
 ) -> Result<(), Stop> {
     let begun = ctx.body.whole || ctx.body.length() > 0;
@@ -198,10 +250,10 @@ async fn hold_body(
     let room = hold::Room {
         memory: match extent {
             Extent::Memory(most) => most,
-            _ => service.plan.body.hold as u64,
+            _ => hold,
         },
         spool: edge.spool.as_ref().filter(|_| extent == Extent::All),
-        max: service.plan.body.max,
+        max,
         budget: &edge.budget,
         held_bytes: limits.held_bytes,
         spool_bytes: limits.spool_bytes,
@@ -248,7 +300,7 @@ pub(super) async fn lease(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> 
 
 /// Resolves when the client is gone. Without the whole body that cannot be told, and it never does: reading
 /// on would need a place for the bytes.
-async fn gone(session: &mut Session, whole: bool) -> Box<Error> {
+pub(super) async fn gone(session: &mut Session, whole: bool) -> Box<Error> {
     if !whole {
         return std::future::pending().await;
     }

@@ -229,11 +229,14 @@ pub(super) fn response_body(body: Option<&Bytes>, end: bool, ctx: &mut Ctx) {
 
 /// The node's answer is over, and it was whole.
 pub(super) fn finish(ctx: &mut Ctx) {
-    if let Some(lease) = ctx.lease.take() {
+    if let Some(mut lease) = ctx.lease.take() {
         if let Some(journey) = &ctx.journey {
             journey.observe(Seen::End, &mut ctx.notes);
         }
         ctx.upstream_time = ctx.attempt_started.map(|started| started.elapsed_now());
+        if (1..400).contains(&ctx.status) {
+            lease.went_well();
+        }
         lease.end(if ctx.bad_status {
             End::Failed(Failure::Status)
         } else {

@@ -1,8 +1,10 @@
+use super::cors;
 use super::held::Slot;
 use super::hold::Body;
 use super::pace::Pace;
 use crate::config::plan::{LimitsPlan, LogFormat, LogPlan};
 use crate::dispatch::{Journey, Lease, LiveService, Upstream, World};
+use crate::store::JobId;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -26,6 +28,10 @@ pub struct Ctx {
     pub(super) world: Option<Arc<World>>,
     /// The service it is for, known even where it was refused before its journey began.
     pub(super) service: Option<Arc<LiveService>>,
+    /// The origin of a page that may read the answer.
+    pub(super) cors: Option<HeaderValue>,
+    /// Who asks, where no journey knows.
+    pub(super) tenant: Option<Arc<str>>,
     pub(super) journey: Option<Journey>,
     pub(super) body: Body,
     /// Whether the client was told to send its body (`Expect: 100-continue`).
@@ -36,6 +42,8 @@ pub struct Ctx {
     /// The endpoint of the last lease, which may have ended by now.
     pub(super) upstream: Option<Arc<Upstream>>,
     pub(super) attempts: u32,
+    /// The job that it became.
+    pub(super) job: Option<JobId>,
     /// How long it waited for leases, all attempts together.
     pub(super) wait: Duration,
     pub(super) first_attempt: Option<Instant>,
@@ -83,6 +91,8 @@ impl Ctx {
             log: world.as_ref().map_or(quiet, |world| world.plan.log),
             world,
             service: None,
+            cors: None,
+            tenant: None,
             journey: None,
             body: Body::default(),
             continued: false,
@@ -90,6 +100,7 @@ impl Ctx {
             lease: None,
             upstream: None,
             attempts: 0,
+            job: None,
             wait: Duration::ZERO,
             first_attempt: None,
             attempt_started: None,
@@ -149,6 +160,9 @@ impl Ctx {
             if self.journey.is_some() {
                 head.insert_header(WAIT_MS, HeaderValue::from(self.wait.as_millis() as u64))?;
             }
+        }
+        if let Some(origin) = &self.cors {
+            cors::expose(head, origin)?;
         }
         if let Some(cookie) = self.cookie.take() {
             head.append_header(http::header::SET_COOKIE, cookie)?;

@@ -5,12 +5,14 @@ mod attempt;
 mod chunks;
 mod client;
 mod context;
+mod cors;
 mod doors;
 mod frames;
 mod head;
 mod held;
 mod hold;
 mod hop;
+mod jobs;
 mod listen;
 mod node_http;
 #[cfg(any(test, fuzzing))]
@@ -31,6 +33,7 @@ pub use probe::look_after;
 use crate::dispatch::Dispatch;
 use crate::store::Spool;
 use crate::telemetry::EdgeGauge;
+use crate::wire::Wire;
 use hold::Budget;
 use pingora::connectors::TransportConnector;
 use pingora::proxy::HttpProxy;
@@ -62,6 +65,7 @@ impl Front {
         let bound = Arc::default();
         let budget = Arc::<Budget>::default();
         let doors = doors::Doors::new(dispatch.clone());
+        let wire = Wire::new(dispatch.clone());
         let edge = Edge {
             dispatch,
             bound: Arc::clone(&bound),
@@ -69,6 +73,7 @@ impl Front {
             spool: spool.clone(),
             peers: peer::Peers::default(),
             connector: TransportConnector::new(None),
+            wire,
         };
         let mut proxy = HttpProxy::new(edge, conf);
         proxy.handle_init_modules();

@@ -1,11 +1,13 @@
 //! The client behind the plugins' `NodeClient`: short exchanges with a node, over Pingora's connector.
 
+use super::hop;
 use super::peer::Peers;
 use crate::config::plan::TimeoutsPlan;
 use crate::dispatch::{Clients, Upstream};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, Version, header};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use pingora::ErrorType::{
     ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert, ReadTimedout,
     TLSHandshakeFailure, TLSHandshakeTimedout, WriteTimedout,
@@ -17,7 +19,7 @@ use pingora::{Error, Result};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tabane_api::{NodeClient, NodeError};
+use tabane_api::{Content, NodeClient, NodeError, Pieces};
 use tokio::time::timeout;
 
 /// The largest answer that is read: a probe's, a list of models.
@@ -25,6 +27,9 @@ const MOST: usize = 8 << 20;
 
 /// How long an exchange may take; a probe's own timeout is shorter.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// How much of a long body is sent at once.
+const PIECE: usize = 256 << 10;
 
 const TIMEOUTS: TimeoutsPlan = TimeoutsPlan {
     connect: Duration::from_secs(3),
@@ -91,11 +96,124 @@ impl NodeClient for Client {
         }
         Err(last)
     }
+
+    async fn stream(&self, request: Request<Content>) -> Result<Response<Pieces>, NodeError> {
+        let (parts, body) = request.into_parts();
+        let mut session = self.connect().await?;
+        let head = self.head(&parts, body.length())?;
+        let sent = send_all(&mut session, head, &body).await;
+        // A server that has heard enough answers and closes: its answer is worth more than our broken pipe.
+        let read = read_head(&mut session).await;
+        let mut answer = match (sent, read) {
+            (_, Ok(answer)) => answer,
+            (Err(error), Err(_)) => return Err(error),
+            (Ok(()), Err(error)) => return Err(error),
+        };
+        for name in hop::for_us(answer.headers()) {
+            answer.headers_mut().remove(name);
+        }
+        answer.headers_mut().remove(header::TRANSFER_ENCODING);
+        Ok(answer.map(|()| pieces(session)))
+    }
+}
+
+/// Sends a head and all of a body.
+async fn send_all(
+    session: &mut HttpSession,
+    head: RequestHeader,
+    body: &Content,
+) -> Result<(), NodeError> {
+    session.set_write_timeout(Some(LONGEST));
+    let said = |error: Box<Error>| said(&error);
+    session
+        .write_request_header(Box::new(head))
+        .await
+        .map_err(said)?;
+    let mut given = 0;
+    while given < body.length() {
+        let piece = body.read(given, PIECE).await;
+        let piece = piece.map_err(|error| {
+            NodeError::BadRequest(format!("its body cannot be read back: {error}"))
+        })?;
+        if piece.is_empty() {
+            return Err(NodeError::BadRequest("its body is cut short".into()));
+        }
+        given += piece.len() as u64;
+        let end = given == body.length();
+        session.write_request_body(piece, end).await.map_err(said)?;
+    }
+    session.finish_request_body().await.map_err(said)
+}
+
+/// The head of an answer, past those that only say that one will come.
+async fn read_head(session: &mut HttpSession) -> Result<Response<()>, NodeError> {
+    session.set_read_timeout(None);
+    loop {
+        session
+            .read_response_header()
+            .await
+            .map_err(|error| said(&error))?;
+        let head = session
+            .response_header()
+            .ok_or_else(|| NodeError::Broken("no head".into()))?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(NodeError::Broken(
+                "the node switches to a protocol that nobody asked for".into(),
+            ));
+        }
+        if !head.status.is_informational() {
+            let mut answer = Response::new(());
+            *answer.status_mut() = head.status;
+            *answer.headers_mut() = head.headers.clone();
+            return Ok(answer);
+        }
+    }
+}
+
+/// The body of an answer as it comes.
+///
+/// The connection is not used again: a node may close it in the very moment, and then nobody could say whether the next
+/// attempt's request was taken.
+fn pieces(session: HttpSession) -> Pieces {
+    Box::pin(futures::stream::unfold(Some(session), |session| async {
+        let mut session = session?;
+        match session.read_response_body().await {
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(session))),
+            Ok(None) => None,
+            Err(error) => Some((Err(said(&error)), None)),
+        }
+    }))
 }
 
 // === impl Client ===
 
 impl Client {
+    /// A connection to the first of the node's addresses that takes one.
+    async fn connect(&self) -> Result<HttpSession, NodeError> {
+        let target = &self.upstream.target;
+        let mut last = NodeError::Unreachable(format!("the name `{}` is not known", target.host));
+        for _ in 0..self.upstream.address_count() {
+            let Some(address) = self.upstream.address() else {
+                break;
+            };
+            let peer = self.means.peers.peer(target, address, &TIMEOUTS, LONGEST);
+            let peer = peer.map_err(|error| said(&error))?;
+            match self.means.connector.get_http_session(&peer).await {
+                Ok((session, _)) => return Ok(session),
+                Err(error) => {
+                    self.upstream.address_failed(address);
+                    last = match said(&error) {
+                        NodeError::Timeout => {
+                            NodeError::Unreachable("no connection in time".into())
+                        }
+                        other => other,
+                    };
+                }
+            }
+        }
+        Err(last)
+    }
+
     async fn exchange(
         &self,
         address: SocketAddr,
@@ -107,40 +225,41 @@ impl Client {
             .peers
             .peer(target, address, &TIMEOUTS, LONGEST)
             .map_err(|error| said(&error))?;
-        let head = self.head(request)?;
+        let (parts, body) = request.clone().into_parts();
+        let head = self.head(&parts, body.len() as u64)?;
         let (mut session, _) = self
             .means
             .connector
             .get_http_session(&peer)
             .await
             .map_err(|error| said(&error))?;
-        self.talk(&mut session, head, request.body().clone()).await
+        self.talk(&mut session, head, body).await
     }
 
-    fn head(&self, request: &Request<Bytes>) -> Result<RequestHeader, NodeError> {
+    /// The head of a request to the node: its own `Host` unless the request names one, and the length of its body.
+    fn head(&self, request: &Parts, length: u64) -> Result<RequestHeader, NodeError> {
         let path = request
-            .uri()
+            .uri
             .path_and_query()
             .map_or("/", |path| path.as_str());
         let made = || -> Result<RequestHeader> {
             let mut head = RequestHeader::build(
-                request.method().clone(),
+                request.method.clone(),
                 path.as_bytes(),
-                Some(request.headers().len() + 2),
+                Some(request.headers.len() + 2),
             )?;
-            for (name, value) in request.headers() {
+            for (name, value) in &request.headers {
                 head.append_header(name.clone(), value.clone())?;
             }
-            let authority = self.upstream.target.authority();
             if self.upstream.target.h2 {
                 head.set_version(Version::HTTP_2);
             }
-            head.insert_header(header::HOST, authority)?;
-            if !request.body().is_empty() {
-                head.insert_header(
-                    header::CONTENT_LENGTH,
-                    HeaderValue::from(request.body().len()),
-                )?;
+            if !request.headers.contains_key(header::HOST) {
+                head.insert_header(header::HOST, self.upstream.target.authority())?;
+            }
+            let wants_body = [Method::POST, Method::PUT, Method::PATCH].contains(&request.method);
+            if length > 0 || wants_body {
+                head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
             }
             Ok(head)
         };

@@ -6,6 +6,7 @@ use super::context::{Ctx, Elapsed};
 use super::held;
 use super::reply;
 use crate::telemetry::{AccessLine, Outcome};
+use crate::wire;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 use tabane_api::Refusal;
@@ -33,7 +34,7 @@ pub(super) async fn fail(session: &mut Session, error: &Error, ctx: &mut Ctx) ->
         ctx.client_gone = true;
     }
     FailToProxy {
-        error_code: reply::status(&why).as_u16(),
+        error_code: wire::status(&why).as_u16(),
         can_reuse_downstream: false,
     }
 }
@@ -97,7 +98,9 @@ fn line<'a>(
         tenant: ctx
             .journey
             .as_ref()
-            .map_or("-", |journey| &journey.caller.tenant),
+            .map(|journey| &*journey.caller.tenant)
+            .or(ctx.tenant.as_deref())
+            .unwrap_or("-"),
         client: client(session),
         service: ctx
             .journey
@@ -114,6 +117,7 @@ fn line<'a>(
         bytes_in: ctx.bytes_in,
         bytes_out: ctx.bytes_out,
         attempts: ctx.attempts,
+        job: ctx.job.as_deref(),
         outcome,
         protocol: head.version,
     }

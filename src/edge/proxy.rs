@@ -9,6 +9,7 @@ use super::peer::Peers;
 use super::{admit, attempt, outcome};
 use crate::dispatch::Dispatch;
 use crate::store::Spool;
+use crate::wire::Wire;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Version, header};
@@ -30,6 +31,7 @@ pub struct Edge {
     pub(super) spool: Option<Arc<Spool>>,
     pub(super) peers: Peers,
     pub(super) connector: pingora::connectors::TransportConnector,
+    pub(super) wire: Wire,
 }
 
 #[async_trait]

@@ -1,46 +1,15 @@
-//! Which status a refusal gets. The only file that knows; its shape is the kind's.
+//! Answers of the gateway's own.
 
 use super::context::Ctx;
 use crate::access::WWW_AUTHENTICATE;
 use crate::dispatch::{Journey, LiveService};
+use crate::wire::{retry_after, status};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, Result};
-use std::time::Duration;
 use tabane_api::{Ask, Refusal, Shape};
-
-/// The status of a refusal.
-pub(super) fn status(why: &Refusal) -> StatusCode {
-    match why {
-        Refusal::BadRequest(_) => StatusCode::BAD_REQUEST,
-        Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-        Refusal::NotFound(_) => StatusCode::NOT_FOUND,
-        Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        Refusal::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
-        Refusal::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
-        // The request is good and the service lacks a machine for it: more hardware would help, another request would not.
-        Refusal::NoFit { .. }
-        | Refusal::WaitedTooLong { .. }
-        | Refusal::ShuttingDown
-        | Refusal::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::NodeFailed(_) => StatusCode::BAD_GATEWAY,
-        Refusal::NodeTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
-        Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-/// When it is worth trying again; `None` where it is not.
-fn retry_after(why: &Refusal) -> Option<Duration> {
-    match why {
-        Refusal::QueueFull { retry_after, .. } => Some(*retry_after),
-        Refusal::WaitedTooLong { .. } | Refusal::Overloaded(_) => Some(Duration::from_secs(5)),
-        Refusal::ShuttingDown => Some(Duration::from_secs(1)),
-        _ => None,
-    }
-}
 
 /// Refuses a request in its kind's shape.
 ///
@@ -63,6 +32,9 @@ pub(super) async fn refuse(
             header::WWW_AUTHENTICATE,
             HeaderValue::from_static(WWW_AUTHENTICATE),
         )?;
+    }
+    if let Refusal::WrongMethod { allow, .. } = why {
+        head.insert_header(header::ALLOW, HeaderValue::from_static(allow))?;
     }
     ctx.refused = Some(why.code());
     send(session, ctx, head, body).await

@@ -170,13 +170,22 @@ impl Fleet {
 
     /// Takes slots on an endpoint; `false` when it is not usable or they do not fit.
     pub fn take(&mut self, id: EndpointId, slots: u32, now: Instant) -> bool {
-        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+        let Some(endpoint) = self.endpoints.get(&id) else {
             return false;
         };
         let fits = slots == 0 || endpoint.used().saturating_add(slots) <= endpoint.slots();
         if !endpoint.is_usable() || !fits {
             return false;
         }
+        self.occupy(id, slots, now)
+    }
+
+    /// Takes slots for work that the node has already, from before the gateway went down: whatever its state, and whether or
+    /// not they fit. `false`: there is no such endpoint.
+    pub fn occupy(&mut self, id: EndpointId, slots: u32, now: Instant) -> bool {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return false;
+        };
         if slots == 0 {
             endpoint.passing += 1;
         } else {

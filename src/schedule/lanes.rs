@@ -1,5 +1,6 @@
 use super::ticket::{Place, PoolId, Ticket, TicketId};
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use tabane_api::EndpointId;
@@ -44,6 +45,11 @@ impl Lanes {
 
     pub(super) fn contains(&self, id: TicketId) -> bool {
         self.places.contains_key(&id)
+    }
+
+    pub(super) fn get(&self, id: TicketId) -> Option<&Ticket> {
+        let (number, place) = self.places.get(&id)?;
+        self.lanes.get(number)?.tickets.get(place)
     }
 
     pub(super) fn insert(&mut self, ticket: Ticket) {
@@ -94,15 +100,25 @@ impl Lanes {
         self.lanes.get(number)?.tickets.get(place)
     }
 
-    /// Everyone, in order.
-    pub(super) fn in_order(&self) -> Vec<&Ticket> {
-        let mut all: Vec<&Ticket> = self
-            .lanes
-            .values()
-            .flat_map(|lane| lane.tickets.values())
+    /// The first so many, in order. Costs what is asked for, not what waits.
+    pub(super) fn first(&self, most: usize) -> Vec<&Ticket> {
+        // No lane whose head comes later than this can have one of the first.
+        let heads = self.heads.iter().take(most);
+        let mut next: BinaryHeap<_> = heads
+            .map(|(place, number)| Reverse((*place, *number)))
             .collect();
-        all.sort_unstable_by_key(|ticket| ticket.place());
-        all
+        let mut first = Vec::new();
+        while first.len() < most
+            && let Some(Reverse((place, number))) = next.pop()
+            && let Some(lane) = self.lanes.get(&number)
+        {
+            first.extend(lane.tickets.get(&place));
+            let after = (Bound::Excluded(place), Bound::Unbounded);
+            if let Some((place, _)) = lane.tickets.range(after).next() {
+                next.push(Reverse((*place, number)));
+            }
+        }
+        first
     }
 }
 

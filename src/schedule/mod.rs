@@ -5,29 +5,40 @@
 //! that came a moment ago.
 //!
 //! Rules.
-//! - The more urgent first, then who came first, across all services: they may share endpoints.
+//! - The more urgent first, across all services: they may share endpoints. Of the equally urgent, whoever holds
+//!   a connection goes before what is stored; then who came first, or was accepted first.
 //! - Tickets that want the same thing stand in one *lane*. Only the heads of lanes are tried, in that order,
 //!   so that one who waits for a certain node (a session, a strict hash) does not hold up the others, and a
 //!   thousand who wait cost as much as one.
 //! - A newcomer stands in its lane before anything is given: it overtakes nobody who could have had its slot.
 //! - A policy may name an endpoint that is full: then the ticket waits for that one.
-//! - At most `queue.max` tickets of a service wait; the next is refused and told when to come back.
+//! - At most `queue.max` tickets of a service wait with a connection; the next is refused and told when to come
+//!   back. Stored ones are never refused: they were bounded when they were accepted.
 
+mod estimator;
+mod eta;
 mod lanes;
+mod learned;
+mod line;
 mod policies;
 mod rate;
+mod span;
 mod ticket;
 
+pub use estimator::{ClassKey, Estimate, Estimator};
+pub use eta::{Eta, remaining};
 pub use policies::register;
-pub use ticket::{PoolId, QueueLimits, Ticket, TicketId, WaitingView};
+pub use span::Span;
+pub use ticket::{PoolId, QueueLimits, Ticket, TicketId, Turn, WaitingView};
 
 use lanes::Lanes;
+use line::Line;
 use rate::Rate;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
-use tabane_api::{Candidate, Draw, EndpointId, Need, Refusal};
+use tabane_api::{Candidate, Draw, EndpointId, Need, Refusal, Urgency};
 
 /// Who could serve, and the taking of slots. Dispatch has one, over the fleet.
 pub trait Room {
@@ -45,6 +56,8 @@ pub enum Event {
     Arrived(Ticket),
     /// Someone who waits left, or waited too long.
     Left(TicketId),
+    /// Someone who waits is more or less urgent from now on; its turn among its new equals is that of before.
+    Moved(TicketId, Urgency),
     /// There may be room that was not there before.
     Freed,
 }
@@ -61,14 +74,16 @@ pub enum Action {
 /// Everyone who waits.
 pub struct Schedule {
     lanes: Lanes,
-    /// How many of each service wait, and how fast it is served.
+    /// Who waits for each service, and how fast it is served.
     services: HashMap<Arc<str>, Service>,
     draw: Box<dyn Draw + Send>,
 }
 
 #[derive(Debug, Default)]
 struct Service {
-    waiting: usize,
+    /// How many hold a connection.
+    held: usize,
+    line: Line,
     rate: Rate,
 }
 
@@ -99,6 +114,14 @@ impl Schedule {
                 self.remove(id);
                 Vec::new()
             }
+            // Room for it is no more than there was: whoever it overtakes waits as it does.
+            Event::Moved(id, urgency) => {
+                if let Some(mut ticket) = self.remove(id) {
+                    ticket.need.urgency = urgency;
+                    self.insert(ticket);
+                }
+                Vec::new()
+            }
             Event::Freed => self.serve(room, now),
         }
     }
@@ -108,17 +131,40 @@ impl Schedule {
         self.lanes.len()
     }
 
-    /// How many of a service wait.
+    /// How many of a service wait with a connection.
     pub fn waiting_in(&self, service: &str) -> usize {
-        self.services
-            .get(service)
-            .map_or(0, |service| service.waiting)
+        self.services.get(service).map_or(0, |service| service.held)
     }
 
-    /// Everyone who waits, in the order they would be served if all wanted the same.
-    pub fn snapshot(&self) -> Vec<WaitingView> {
+    /// How many of a service wait that are stored.
+    pub fn stored_in(&self, service: &str) -> usize {
+        let service = self.services.get(service);
+        service.map_or(0, |service| service.line.len().saturating_sub(service.held))
+    }
+
+    /// How many of the same service stand before a ticket; `None` when it does not wait.
+    pub fn rank(&self, id: TicketId) -> Option<usize> {
+        Some(self.before(id)?.0)
+    }
+
+    /// How many of the same service stand before a ticket, and the time their work is expected to take, one after
+    /// the other; `None` when it does not wait.
+    pub fn before(&self, id: TicketId) -> Option<(usize, Span)> {
+        let ticket = self.lanes.get(id)?;
+        let service = self.services.get(&ticket.service)?;
+        Some(service.line.before(ticket.place()))
+    }
+
+    /// The time that the work of all who wait for a service is expected to take, one after the other.
+    pub fn backlog(&self, service: &str) -> Span {
+        let service = self.services.get(service);
+        service.map_or(Span::default(), |service| service.line.total())
+    }
+
+    /// The first so many of those who wait, in the order they would be served if all wanted the same.
+    pub fn snapshot(&self, most: usize) -> Vec<WaitingView> {
         self.lanes
-            .in_order()
+            .first(most)
             .into_iter()
             .enumerate()
             .map(|(position, ticket)| ticket.view(position))
@@ -137,9 +183,10 @@ impl Schedule {
             }
         }
         let (id, service, queue) = (ticket.id, ticket.service.clone(), ticket.queue);
+        let stored = ticket.is_stored();
         self.insert(ticket);
         let mut actions = self.serve(room, now);
-        let waits = self.lanes.contains(id);
+        let waits = !stored && self.lanes.contains(id);
         let waiting = self.waiting_in(&service);
         if waits && waiting > queue.max {
             self.remove(id);
@@ -154,7 +201,7 @@ impl Schedule {
     /// Puts a ticket that found no room into the queue, or refuses it.
     fn wait(&mut self, ticket: Ticket, now: Instant) -> Option<Action> {
         let waiting = self.waiting_in(&ticket.service);
-        if waiting >= ticket.queue.max {
+        if waiting >= ticket.queue.max && !ticket.is_stored() {
             return Some(Action::Refuse(
                 ticket.id,
                 self.full(&ticket.service, waiting, ticket.queue, now),
@@ -217,14 +264,19 @@ impl Schedule {
     }
 
     fn insert(&mut self, ticket: Ticket) {
-        self.service(&ticket.service).waiting += 1;
+        let service = self.service(&ticket.service);
+        service.held += usize::from(!ticket.is_stored());
+        service.line.insert(ticket.place(), ticket.expected);
         self.lanes.insert(ticket);
     }
 
     fn remove(&mut self, id: TicketId) -> Option<Ticket> {
         let ticket = self.lanes.remove(id)?;
         let service = self.service(&ticket.service);
-        service.waiting = service.waiting.saturating_sub(1);
+        service.held = service
+            .held
+            .saturating_sub(usize::from(!ticket.is_stored()));
+        service.line.remove(ticket.place());
         Some(ticket)
     }
 
@@ -232,7 +284,7 @@ impl Schedule {
         if !self.services.contains_key(name) {
             // Services come from the plan, so there are few; those that reloads took away are dropped here.
             if self.services.len() >= 4096 {
-                self.services.retain(|_, service| service.waiting > 0);
+                self.services.retain(|_, service| !service.line.is_empty());
             }
             self.services.insert(name.clone(), Service::default());
         }

@@ -1,14 +1,18 @@
 use super::*;
 use policies::testing::NOBODY;
+use std::cell::Cell;
 use std::time::Duration;
 use tabane_api::{Need, Policy, Urgency};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Endpoints 0, 1, … of so many slots, all of them in every pool.
+#[derive(Default)]
 struct Hall {
     slots: Vec<u32>,
     used: Vec<u32>,
+    /// How often it was asked who could serve.
+    tries: Cell<usize>,
 }
 
 impl Hall {
@@ -16,6 +20,7 @@ impl Hall {
         Hall {
             slots: slots.to_vec(),
             used: vec![0; slots.len()],
+            tries: Cell::new(0),
         }
     }
 
@@ -33,6 +38,7 @@ impl Hall {
 
 impl Room for Hall {
     fn candidates<'a>(&'a self, ticket: &Ticket, into: &mut Vec<Candidate<'a>>) {
+        self.tries.set(self.tries.get() + 1);
         let one = |i: usize| Candidate {
             id: EndpointId(i as u32),
             name: "n/x",
@@ -124,7 +130,8 @@ impl World {
             need: Need::of_class("x"),
             policy: self.policy.clone(),
             excluded: Vec::new(),
-            arrived: self.start + SECOND * second,
+            turn: Turn::Held(self.start + SECOND * second),
+            expected: Span::default(),
             queue: QueueLimits {
                 max: 100,
                 max_wait: SECOND * 300,
@@ -196,6 +203,14 @@ fn keyed(key: u64, ticket: Ticket) -> Ticket {
     }
 }
 
+/// A job, by its number in the order of acceptance.
+fn stored(seq: i64, ticket: Ticket) -> Ticket {
+    Ticket {
+        turn: Turn::Stored(seq),
+        ..ticket
+    }
+}
+
 fn slots(slots: u32, ticket: Ticket) -> Ticket {
     Ticket {
         need: Need {
@@ -239,7 +254,12 @@ fn the_more_urgent_is_served_first_then_who_came_first() {
             ..ticket
         });
     }
-    let seen: Vec<u64> = world.schedule.snapshot().iter().map(|v| v.ticket).collect();
+    let seen: Vec<u64> = world
+        .schedule
+        .snapshot(100)
+        .iter()
+        .map(|v| v.ticket)
+        .collect();
     assert_eq!(seen, [6, 3, 2, 5, 1, 4]);
     assert_eq!(world.serve_one_by_one(6), seen);
     assert_eq!(world.schedule.waiting(), 0);
@@ -292,6 +312,7 @@ fn who_is_stuck_on_a_full_endpoint_does_not_hold_up_others() {
     let mut world = World::new(Hall {
         slots: vec![1, 4],
         used: vec![1, 4],
+        ..Hall::default()
     });
     for id in 1..=3 {
         let stuck = urgent(0, keyed(0, world.ticket(id, 0)));
@@ -476,4 +497,126 @@ fn where_nobody_could_serve_one_waits() {
     assert_eq!(world.freed(), []);
     world.hall = Hall::of(&[1]);
     assert_eq!(world.freed(), [grant(1, 0)]);
+}
+
+#[test]
+fn of_the_equally_urgent_a_connection_goes_before_a_job_and_jobs_go_as_they_were_accepted() {
+    let mut world = World::new(Hall::full(&[1]));
+    // As after a restart: the jobs are older than the process, and taken up in any order.
+    world.waits(stored(7, world.ticket(1, 0)));
+    world.waits(stored(-3, world.ticket(2, 0)));
+    world.waits(world.ticket(3, 9));
+    world.waits(urgent(2, stored(9, world.ticket(4, 9))));
+    world.waits(urgent(4, world.ticket(5, 1)));
+    assert_eq!(world.serve_one_by_one(5), [4, 3, 2, 1, 5]);
+}
+
+#[test]
+fn jobs_are_never_refused_and_leave_the_queue_to_connections() {
+    let mut world = World::new(Hall::full(&[1]));
+    for id in 1..=5 {
+        let job = queue_of(1, stored(id as i64, world.ticket(id, 0)));
+        world.waits(job);
+    }
+    let held = queue_of(1, world.ticket(6, 0));
+    world.waits(held);
+    // Even where connections have all the places there are.
+    let job = queue_of(0, stored(8, world.ticket(8, 0)));
+    world.waits(job);
+    assert_eq!(world.schedule.waiting_in("s"), 1);
+    assert_eq!(world.schedule.stored_in("s"), 6);
+    assert_eq!(world.schedule.waiting(), 7);
+    let actions = world.arrive(queue_of(1, world.ticket(7, 0)));
+    assert!(
+        matches!(
+            actions[..],
+            [Action::Refuse(
+                TicketId(7),
+                Refusal::QueueFull { waiting: 1, .. }
+            )]
+        ),
+        "{actions:?}"
+    );
+    // The first of an empty queue takes another way through the schedule.
+    let mut world = World::new(Hall::full(&[1]));
+    let job = queue_of(0, stored(1, world.ticket(1, 0)));
+    world.waits(job);
+    assert_eq!(world.schedule.stored_in("s"), 1);
+    assert_eq!(world.serve_one_by_one(1), [1]);
+    assert_eq!(world.schedule.stored_in("s"), 0);
+}
+
+#[test]
+fn a_job_that_is_moved_keeps_its_turn_among_its_new_equals() {
+    let mut world = World::new(Hall::full(&[1]));
+    for id in 1..=3 {
+        let job = urgent(5, stored(id as i64, world.ticket(id, 0)));
+        world.waits(job);
+    }
+    for id in [10, 20] {
+        let job = urgent(1, stored(id as i64 / 8, world.ticket(id, 0)));
+        world.waits(job);
+    }
+    let moved = |world: &mut World, id, urgency| {
+        let event = Event::Moved(TicketId(id), Urgency::new(urgency));
+        let actions = world.schedule.apply(event, &mut world.hall, world.now);
+        assert_eq!(actions, []);
+    };
+    moved(&mut world, 1, 1);
+    moved(&mut world, 99, 0);
+    assert_eq!(world.schedule.rank(TicketId(1)), Some(0), "1 before 10 / 8");
+    assert_eq!(world.schedule.stored_in("s"), 5);
+    moved(&mut world, 20, 7);
+    assert_eq!(world.serve_one_by_one(5), [1, 10, 2, 3, 20]);
+}
+
+#[test]
+fn a_rank_counts_those_of_the_same_service_only() {
+    let mut world = World::new(Hall::full(&[1]));
+    for id in 1..=6 {
+        let work = Span::new(id as f64, 0.0);
+        let ticket = stored(id as i64, world.ticket(id, 0));
+        world.waits(Ticket {
+            service: if id % 2 == 0 { "even" } else { "odd" }.into(),
+            // Lanes do not matter to it.
+            pool: PoolId(id as u32 % 3),
+            expected: work,
+            ..ticket
+        });
+    }
+    assert_eq!(world.schedule.rank(TicketId(6)), Some(2));
+    assert_eq!(
+        world.schedule.before(TicketId(6)),
+        Some((2, Span::new(6.0, 0.0)))
+    );
+    assert_eq!(world.schedule.backlog("odd"), Span::new(9.0, 0.0));
+    assert_eq!(world.schedule.rank(TicketId(7)), None);
+    assert_eq!(world.serve_one_by_one(2), [1, 2]);
+    assert_eq!(world.schedule.rank(TicketId(6)), Some(1));
+    assert_eq!(world.schedule.rank(TicketId(1)), None);
+}
+
+#[test]
+fn a_hundred_thousand_jobs_cost_no_more_tries_than_a_hundred() {
+    for waiting in [100u64, 100_000] {
+        let mut world = World::new(Hall::full(&[1]));
+        for id in 1..=waiting {
+            let job = stored(id as i64, world.ticket(id, 0));
+            world.waits(job);
+        }
+        let tried = |world: &mut World, event| {
+            world.hall.tries.set(0);
+            world.schedule.apply(event, &mut world.hall, world.now);
+            world.hall.tries.get()
+        };
+        let newcomer = stored(waiting as i64 + 1, world.ticket(waiting + 1, 0));
+        assert_eq!(tried(&mut world, Event::Arrived(newcomer)), 1);
+        world.hall.give_back(0, 1);
+        assert_eq!(tried(&mut world, Event::Freed), 2, "one is served, one not");
+        assert_eq!(
+            world.schedule.rank(TicketId(waiting)),
+            Some(waiting as usize - 2)
+        );
+        assert_eq!(world.schedule.snapshot(3).len(), 3);
+    }
 }

@@ -1,3 +1,4 @@
+use super::span::Span;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +13,18 @@ pub struct TicketId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub u32);
 
-/// How many may wait, and how long.
+/// Whose turn is first among the equally urgent: whoever holds a connection, since a person may be looking at it;
+/// then what was accepted for later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// A client holds its connection since then. A second attempt keeps its turn.
+    Held(Instant),
+    /// A job, by its number in the order of acceptance, which restarts do not change.
+    Stored(i64),
+}
+
+/// How many who hold a connection may wait, and how long. What is stored has no bound here: it was bounded when it
+/// was accepted, and refusing it now would break a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
     /// How many of the service at once.
@@ -36,8 +48,10 @@ pub struct Ticket {
     pub policy: Arc<dyn Policy>,
     /// Endpoints that failed it before.
     pub excluded: Vec<EndpointId>,
-    /// When the request came: a second attempt keeps its place.
-    pub arrived: Instant,
+    /// Its turn among the equally urgent.
+    pub turn: Turn,
+    /// How long its work is expected to take; nothing where nobody knows.
+    pub expected: Span,
     /// The bounds of its service's queue.
     pub queue: QueueLimits,
 }
@@ -55,19 +69,22 @@ pub struct WaitingView {
     pub urgency: u8,
     /// How many stand before it, over all services.
     pub position: usize,
-    /// When the request came; the admin API shows how long ago.
-    #[serde(skip)]
-    pub arrived: Instant,
+    /// Whether it is a job that was accepted for later; else a client holds its connection.
+    pub stored: bool,
 }
 
-/// A ticket's place: the more urgent first, then who came first.
-pub(super) type Place = (Urgency, Instant, TicketId);
+/// A ticket's place: the more urgent first, then by turn.
+pub(super) type Place = (Urgency, Turn, TicketId);
 
 // === impl Ticket ===
 
 impl Ticket {
     pub(super) fn place(&self) -> Place {
-        (self.need.urgency, self.arrived, self.id)
+        (self.need.urgency, self.turn, self.id)
+    }
+
+    pub(super) fn is_stored(&self) -> bool {
+        matches!(self.turn, Turn::Stored(_))
     }
 
     pub(super) fn view(&self, position: usize) -> WaitingView {
@@ -77,7 +94,7 @@ impl Ticket {
             class: self.need.class.to_string(),
             urgency: self.need.urgency.value(),
             position,
-            arrived: self.arrived,
+            stored: self.is_stored(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Bodies too long for a row, by name, until somebody deletes them. Files are one way to keep them; S3 can be another.
 
 use super::StoreError;
+use super::spool::{Spool, Spooled};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -35,6 +36,11 @@ pub trait BlobStore: Send + Sync {
     /// A new body.
     async fn begin(&self) -> Result<Box<dyn BlobWriter>, StoreError>;
 
+    /// A body of the spool, which is kept from now on. It can be read from the spool as before.
+    ///
+    /// Errors: [`StoreError::Full`] when the quota or the disk is full.
+    async fn adopt(&self, spooled: &Spooled) -> Result<BlobRef, StoreError>;
+
     /// A body that is kept.
     ///
     /// Errors: it is not there, or its length is not what it was.
@@ -51,4 +57,19 @@ pub trait BlobStore: Send + Sync {
 
     /// How many bytes may be kept from now on.
     fn set_quota(&self, bytes: u64);
+}
+
+/// Copies a body of the spool: what can always be done.
+pub(super) async fn copy(store: &dyn BlobStore, spooled: &Spooled) -> Result<BlobRef, StoreError> {
+    let mut writer = store.begin().await?;
+    let mut at = 0;
+    while at < spooled.length() {
+        let piece = spooled.read(at, Spool::IN_MEMORY).await;
+        let piece = piece.map_err(|error| {
+            StoreError::Unusable(format!("cannot read a body that was held: {error}"))
+        })?;
+        at += piece.len() as u64;
+        writer.append(piece).await?;
+    }
+    writer.finish().await
 }

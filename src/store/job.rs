@@ -3,10 +3,17 @@
 //! Rules of every store.
 //! - A call that changes something returns when the change is on disk, or was not made at all.
 //! - Each change of a job raises its `version`, writes one [`JobEvent`] of that number, and writes the letters that
-//!   [`Letters`] has for it into the outbox: all in one transaction.
-//! - An attempt may change a job only while it is its latest ([`JobRecord::attempt`]) and the job is not over: a change
-//!   that comes later is refused ([`Changed::Stale`]) and leaves nothing behind.
+//!   [`Letters`] has for it into the outbox: all in one transaction. What no event tells of (a submission, a handle of a job
+//!   that runs already, progress without log lines) raises no version and writes no letters.
+//! - An attempt may change a job only while it is its latest ([`JobRecord::attempt`]) and the job is starting or running: a
+//!   change that comes later is refused ([`Changed::Stale`]) and leaves nothing behind.
 //! - A job that is over stays as it is until it is retried or deleted.
+//! - A blob that a call brings is the store's from then on. It is deleted when the call leaves no row that names it, and
+//!   else with the row: after the transaction, so that a crash between the two leaves a blob that nobody names
+//!   ([`JobStore::orphans`]) and never a row whose blob is gone.
+//! - Jobs of an array are kept together: their time to be kept begins when the last of them is over, and ends for none of
+//!   them while one waits again. An array is deleted with the last of its jobs.
+//! - A letter that still waits when what it is about is swept stays until it is delivered or given up.
 
 use super::StoreError;
 use super::blob::BlobRef;
@@ -142,7 +149,7 @@ pub struct JobRecord {
     pub timeout_ms: Option<i64>,
     /// Its next attempt does not start before.
     pub not_before: Option<Moment>,
-    /// Until when it is kept after its end.
+    /// Until when it is kept; `None` while it is not over, or another job of its array is not.
     pub keep_until: Option<Moment>,
     /// Free words to find it by.
     pub tags: Vec<String>,
@@ -295,7 +302,7 @@ pub struct NewArray {
     pub webhook: Option<Arc<str>>,
     /// What makes a repeat of the request the same request.
     pub idempotency: Option<Idempotency>,
-    /// Its children; each names it as its parent.
+    /// Its children, one or more; each names it as its parent.
     pub jobs: Vec<NewJob>,
 }
 
@@ -386,7 +393,9 @@ pub enum Delivery {
     },
 }
 
-/// What a job's change, or an array's end, has to be told. Called within the change's transaction: quick, and without IO.
+/// What a job's change, or an array's end, has to be told. Called within the change's transaction, perhaps more than once
+/// for one change: quick, without IO, and the same letter has the same id. One whose id was written already is not written
+/// again.
 pub trait Letters: Send + Sync {
     /// About a job that changed.
     fn of_job(&self, job: &JobRecord) -> Vec<Letter>;
@@ -406,7 +415,7 @@ pub struct LearnedTime {
 /// How the store fares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreGauge {
-    /// Bytes of the database.
+    /// Bytes of the database that are in use: what `limits.database_bytes` bounds.
     pub database_bytes: u64,
     /// Letters that wait to be sent.
     pub letters: u64,
@@ -418,9 +427,18 @@ pub struct StoreGauge {
 #[async_trait]
 pub trait JobStore: Send + Sync {
     /// Takes a job in: state `Queued`, version 1, event `queued`.
+    ///
+    /// A job under a key or a client's id that is known is a repeat if its fingerprint is the same, or if it has none.
+    ///
+    /// Errors: [`StoreError::Full`] while what was accepted before can still be written on.
     async fn accept(&self, job: NewJob) -> Result<Accepted, StoreError>;
 
-    /// Takes an array and all its children in, or none of them.
+    /// What `accept` would say of a job whose key or id is known; `None` when it is new. For a gateway that takes no more:
+    /// a repeat of what it took is answered all the same.
+    async fn repeated(&self, job: &NewJob) -> Result<Option<Accepted>, StoreError>;
+
+    /// Takes an array and all its children in, or none of them. A child whose key or client's id is known makes it another
+    /// request.
     async fn accept_array(&self, array: NewArray) -> Result<ArrayAccepted, StoreError>;
 
     /// A new attempt begins on this endpoint: `Queued → Starting`, attempt number raised, event `started`.
@@ -439,7 +457,7 @@ pub trait JobStore: Send + Sync {
         now: Moment,
     ) -> Result<Changed, StoreError>;
 
-    /// The node works: `Starting → Running`, event `running`.
+    /// The node works: `Starting → Running`, event `running`. Nothing changes of a job that runs already.
     async fn running(&self, job: &str, attempt: u32, now: Moment) -> Result<Changed, StoreError>;
 
     /// How far the attempt is, and what its backend logged since: no new version without log lines, event `log` with them.
@@ -454,7 +472,8 @@ pub trait JobStore: Send + Sync {
     ) -> Result<Changed, StoreError>;
 
     /// The attempt ended. `Over`: event `finished`, `keep_until` set. `Again`: back to `Queued`, event `retry`, and the
-    /// endpoint joins `failed_on` if it counts. A job that is being canceled is over as `Canceled` in the second case.
+    /// endpoint joins `failed_on` if it counts. A job that is being canceled is over as `Canceled` in the second case. Stale
+    /// also when `Over` names a state that is none.
     async fn end(
         &self,
         job: &str,
@@ -467,8 +486,8 @@ pub trait JobStore: Send + Sync {
     /// `canceling`), and is `Canceled` when its attempt ends. Stale when it is over, or has its mark already.
     async fn cancel(&self, job: &str, now: Moment) -> Result<Changed, StoreError>;
 
-    /// A job that is failed, dead, canceled or expired waits again, its failures forgotten, its result dropped: event
-    /// `queued`. Stale in any other state.
+    /// A job that is failed, dead, canceled or expired waits again, its failures forgotten, its result dropped, and its
+    /// deadline to start if that has passed: event `queued`. Stale in any other state.
     async fn retry(&self, job: &str, now: Moment) -> Result<Changed, StoreError>;
 
     /// Changes what can be changed of a job that waits: event `priority`. Stale in any other state.
@@ -512,17 +531,18 @@ pub trait JobStore: Send + Sync {
     /// Deletes an array whose children are all over, with them.
     async fn delete_array(&self, id: &str) -> Result<bool, StoreError>;
 
-    /// Jobs that wait and should have started by `now` are over as `Expired`, at most `limit` at once.
+    /// Jobs that wait and should have started by `now` are over as `Expired`, at most `limit` at once: also those whose
+    /// attempts before came to nothing.
     async fn expire(&self, now: Moment, limit: usize) -> Result<Vec<JobRecord>, StoreError>;
 
-    /// Deletes jobs and arrays whose time to be kept is over, at most `limit` at once; how many.
+    /// Deletes jobs whose time to be kept is over, at most `limit` at once, and arrays with their last job; how many of both.
     async fn sweep(&self, now: Moment, limit: usize) -> Result<usize, StoreError>;
 
     /// Letters that are due, at most `limit`, of each `about` only the oldest that was not delivered or given up.
     async fn due_letters(&self, now: Moment, limit: usize)
     -> Result<Vec<LetterRecord>, StoreError>;
 
-    /// What a try at a letter came to.
+    /// What a try at a letter came to. `Again` leaves alone one that was given up meanwhile.
     async fn delivery(
         &self,
         letter: &str,
@@ -533,7 +553,7 @@ pub trait JobStore: Send + Sync {
     /// The letters about a job or array, the first first.
     async fn letters(&self, about: &str) -> Result<Vec<LetterRecord>, StoreError>;
 
-    /// A letter is due again, whatever became of it. `false`: there is none of this id.
+    /// A letter is due again, whatever became of it, as if it had never been tried. `false`: there is none of this id.
     async fn replay(&self, letter: &str, now: Moment) -> Result<bool, StoreError>;
 
     /// Letters to this address are given up: its receiver said that it is gone (410).
@@ -543,6 +563,8 @@ pub trait JobStore: Send + Sync {
     async fn value(&self, space: &str, key: &str) -> Result<Option<Bytes>, StoreError>;
 
     /// Keeps a value, or forgets it.
+    ///
+    /// Errors: [`StoreError::Full`] while what was accepted before can still be written on.
     async fn put_value(
         &self,
         space: &str,

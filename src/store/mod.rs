@@ -1,11 +1,15 @@
 //! What is kept on disk, in `data_dir`.
 
 mod blob;
+mod files;
 mod job;
 mod marks;
+mod place;
 mod spool;
+mod sqlite;
 
 pub use blob::{BlobRef, BlobStore, BlobWriter};
+pub use files::BlobFiles;
 pub use job::{
     Accepted, ArrayAccepted, ArrayRecord, AttemptRecord, Changed, Delivery, Ended, Filter, IN_ROW,
     Idempotency, JobEvent, JobId, JobRecord, JobStore, Kept, LearnedTime, Letter, LetterRecord,
@@ -13,6 +17,7 @@ pub use job::{
 };
 pub use marks::Marks;
 pub use spool::{Spool, SpoolError, Spooled};
+pub use sqlite::SqliteStore;
 
 use std::io;
 use std::path::PathBuf;
@@ -31,7 +36,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The file is not ours, or damaged.
-    #[error("cannot read `{path}`: {why}; move it away to start without drain marks")]
+    #[error("cannot read `{path}`: {why}; move it away to start without what it holds")]
     Damaged {
         /// Which file.
         path: PathBuf,

@@ -3,6 +3,7 @@
 //! The files have no names: whatever happens to the gateway, the disk has its space back with the process's end.
 
 use super::StoreError;
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -10,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tabane_api::Stored;
 use tokio::task::spawn_blocking;
 
 /// The folder in `data_dir`.
@@ -100,6 +102,19 @@ impl Spool {
         })
     }
 
+    /// A finished body in a file of any making.
+    #[cfg(test)]
+    pub(super) fn holding(self: &Arc<Self>, file: File, length: u64) -> Spooled {
+        self.used.fetch_add(length, Ordering::Relaxed);
+        Spooled {
+            spool: self.clone(),
+            file: Arc::new(file),
+            length,
+            written: length,
+            pending: BytesMut::new(),
+        }
+    }
+
     fn io(&self, source: io::Error) -> SpoolError {
         SpoolError::Io {
             folder: self.folder.clone(),
@@ -114,6 +129,11 @@ impl Spooled {
     /// How long it is.
     pub fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Where it lies, when it is finished.
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     /// Adds to its end. `quota` bounds the bytes of all bodies together.
@@ -166,6 +186,17 @@ impl Spooled {
         pending.clear();
         self.pending = pending;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Stored for Spooled {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    async fn read(&self, offset: u64, most: usize) -> io::Result<Bytes> {
+        Spooled::read(self, offset, most).await
     }
 }
 

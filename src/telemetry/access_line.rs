@@ -37,6 +37,8 @@ pub struct AccessLine<'a> {
     pub bytes_out: u64,
     /// Attempts at nodes.
     pub attempts: u32,
+    /// The job that it became: what is asked of it later has other lines.
+    pub job: Option<&'a str>,
     /// How it ended.
     pub outcome: Outcome,
     /// HTTP's version towards the client.
@@ -68,6 +70,7 @@ impl AccessLine<'_> {
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             attempts = self.attempts,
+            job = self.job,
             outcome = self.outcome.word(),
             code = self.outcome.code(),
             protocol = spoken(self.protocol),

@@ -81,6 +81,40 @@ pub enum Event {
         /// The service.
         service: String,
     },
+    /// Requests were accepted for later: one, or an array of them.
+    JobAccepted {
+        /// The job, or the array.
+        job: String,
+        /// The service.
+        service: String,
+        /// Whose it is.
+        tenant: String,
+        /// How many jobs: more than one of an array.
+        jobs: usize,
+    },
+    /// An attempt at a job began.
+    JobStarted {
+        /// The job.
+        job: String,
+        /// The service.
+        service: String,
+        /// Where: `node/endpoint`.
+        endpoint: String,
+        /// Counts the job's attempts from 1.
+        attempt: u32,
+    },
+    /// A job is over.
+    JobFinished {
+        /// The job.
+        job: String,
+        /// The service.
+        service: String,
+        /// The state it ended in.
+        state: &'static str,
+        /// Where its last attempt ended; none when it was over without one at work.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        endpoint: Option<String>,
+    },
     /// The gateway is going down.
     ShuttingDown,
 }
@@ -139,6 +173,9 @@ impl Told {
             Event::Reloaded { .. } => "reloaded",
             Event::ReloadFailed { .. } => "reload_failed",
             Event::QueueFull { .. } => "queue_full",
+            Event::JobAccepted { .. } => "job_accepted",
+            Event::JobStarted { .. } => "job_started",
+            Event::JobFinished { .. } => "job_finished",
             Event::ShuttingDown => "shutting_down",
         }
     }
@@ -183,14 +220,22 @@ impl Event {
             Event::EndpointUp { endpoint }
             | Event::EndpointDown { endpoint, .. }
             | Event::EndpointEjected { endpoint, .. }
-            | Event::EndpointGone { endpoint } => endpoint.split('/').next(),
+            | Event::EndpointGone { endpoint }
+            | Event::JobStarted { endpoint, .. }
+            | Event::JobFinished {
+                endpoint: Some(endpoint),
+                ..
+            } => endpoint.split('/').next(),
             _ => None,
         }
     }
 
     fn service(&self) -> Option<&str> {
         match self {
-            Event::QueueFull { service } => Some(service),
+            Event::QueueFull { service }
+            | Event::JobAccepted { service, .. }
+            | Event::JobStarted { service, .. }
+            | Event::JobFinished { service, .. } => Some(service),
             _ => None,
         }
     }

@@ -22,6 +22,17 @@ pub struct EndpointGauge {
     pub vram_free_mib: Option<u64>,
 }
 
+/// A service's queue at the moment of a scrape.
+#[derive(Clone, Debug)]
+pub struct ServiceGauge {
+    /// Its name.
+    pub service: Arc<str>,
+    /// How many wait with a connection.
+    pub waiting: usize,
+    /// Seconds until all that waits is expected to be worked off, with what is at work; 0 while nothing is learned.
+    pub backlog_s: f64,
+}
+
 /// What the edge holds at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EdgeGauge {
@@ -42,18 +53,12 @@ const STATES: [&str; 7] = [
 pub(super) fn render(
     text: &mut String,
     endpoints: &[EndpointGauge],
-    waiting: &[(String, usize)],
+    services: &[ServiceGauge],
     edge: EdgeGauge,
     config_hash: &str,
 ) {
     let mut gauge = |name: &str, help: &str, series: &mut dyn Iterator<Item = (String, f64)>| {
-        let _ = write!(
-            text,
-            "# HELP tabane_{name} {help}.\n# TYPE tabane_{name} gauge\n"
-        );
-        for (labels, value) in series {
-            let _ = writeln!(text, "tabane_{name}{labels} {value}");
-        }
+        self::gauge(text, name, help, series);
     };
     let of = |e: &EndpointGauge| {
         format!(
@@ -62,12 +67,16 @@ pub(super) fn render(
             escaped(&e.endpoint)
         )
     };
+    let service = |s: &ServiceGauge| format!("{{service=\"{}\"}}", escaped(&s.service));
     gauge(
         "waiting",
         "Requests that wait",
-        &mut waiting
-            .iter()
-            .map(|(service, n)| (format!("{{service=\"{}\"}}", escaped(service)), *n as f64)),
+        &mut services.iter().map(|s| (service(s), s.waiting as f64)),
+    );
+    gauge(
+        "backlog_seconds",
+        "How long until all that waits is expected to be worked off",
+        &mut services.iter().map(|s| (service(s), s.backlog_s)),
     );
     gauge(
         "endpoint_slots",
@@ -137,8 +146,25 @@ pub(super) fn render(
     );
 }
 
+/// Appends a gauge with its series: their labels, in their brackets, and their values.
+pub(super) fn gauge(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    series: impl Iterator<Item = (String, f64)>,
+) {
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        "# HELP tabane_{name} {help}.\n# TYPE tabane_{name} gauge\n"
+    );
+    for (labels, value) in series {
+        let _ = writeln!(text, "tabane_{name}{labels} {value}");
+    }
+}
+
 /// A label's value (OpenMetrics 1.0, ABNF `escaped-char`).
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     value
         .replace('\\', "\\\\")
         .replace('"', "\\\"")

@@ -1,6 +1,8 @@
 //! Every number, under one registry of its own. Names are promises: `metrics.golden.txt` lists them.
 
-use super::gauges::{self, EdgeGauge, EndpointGauge};
+use super::gauges::{self, EdgeGauge, EndpointGauge, ServiceGauge};
+use super::job_metrics::JobMetrics;
+use super::outcome::{Outcome, ProbeOutcome};
 use super::process;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -21,6 +23,7 @@ pub struct Metrics {
     families: Families,
     services: Mutex<HashMap<String, Arc<ServiceMetrics>>>,
     endpoints: Mutex<HashMap<(String, String), Arc<EndpointMetrics>>>,
+    jobs: JobMetrics,
 }
 
 /// What is counted of one service: handles, looked up once per world.
@@ -44,36 +47,6 @@ pub struct EndpointMetrics {
     aborted: Counter,
     seconds: Histogram,
     first_byte: Histogram,
-}
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The node answered, below 400.
-    Ok,
-    /// The node answered 4xx.
-    ClientError,
-    /// The node answered 5xx.
-    NodeError,
-    /// The gateway refused it, with this code.
-    Refused(&'static str),
-    /// Its client left.
-    ClientGone,
-    /// The node broke off after its answer had begun.
-    Broken,
-}
-
-/// How a probe ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbeOutcome {
-    /// The endpoint is well.
-    Ok,
-    /// No answer in time.
-    Timeout,
-    /// Nobody listens.
-    Unreachable,
-    /// It answered, and not well.
-    Unhealthy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -263,12 +236,19 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tabane");
         let families = Families::register(&mut registry);
+        let jobs = JobMetrics::register(&mut registry);
         Metrics {
+            jobs,
             registry,
             families,
             services: Mutex::default(),
             endpoints: Mutex::default(),
         }
+    }
+
+    /// What is counted of jobs.
+    pub fn jobs(&self) -> &JobMetrics {
+        &self.jobs
     }
 
     /// The handles of a service; the same ones for the same name.
@@ -420,6 +400,7 @@ impl Metrics {
 
     /// Drops the series of a service that is gone.
     pub fn forget_service(&self, service: &str) {
+        self.jobs.forget_service(service);
         let Some(gone) = self.services.lock().remove(service) else {
             return;
         };
@@ -455,7 +436,7 @@ impl Metrics {
     pub fn render(
         &self,
         endpoints: &[EndpointGauge],
-        waiting: &[(String, usize)],
+        services: &[ServiceGauge],
         edge: EdgeGauge,
     ) -> String {
         let mut text = String::with_capacity(16 << 10);
@@ -467,7 +448,8 @@ impl Metrics {
             .map_or(text.len(), str::len);
         text.truncate(end);
         let hash = self.families.reload.hash.lock().clone();
-        gauges::render(&mut text, endpoints, waiting, edge, &hash);
+        gauges::render(&mut text, endpoints, services, edge, &hash);
+        self.jobs.render(&mut text);
         process::render(&mut text);
         text.push_str("# EOF\n");
         text
@@ -552,46 +534,11 @@ impl EndpointMetrics {
     }
 }
 
-// === impl Outcome ===
-
-impl Outcome {
-    /// The word in metrics and logs.
-    pub fn word(self) -> &'static str {
-        match self {
-            Outcome::Ok => "ok",
-            Outcome::ClientError => "client_error",
-            Outcome::NodeError => "node_error",
-            Outcome::Refused(_) => "refused",
-            Outcome::ClientGone => "client_gone",
-            Outcome::Broken => "broken",
-        }
-    }
-
-    /// The code of a refusal; empty otherwise.
-    pub fn code(self) -> &'static str {
-        match self {
-            Outcome::Refused(code) => code,
-            _ => "",
-        }
-    }
-}
-
-// === impl ProbeOutcome ===
-
-impl ProbeOutcome {
-    fn word(self) -> &'static str {
-        match self {
-            ProbeOutcome::Ok => "ok",
-            ProbeOutcome::Timeout => "timeout",
-            ProbeOutcome::Unreachable => "unreachable",
-            ProbeOutcome::Unhealthy => "unhealthy",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::LetterOutcome;
+    use tabane_api::JobState;
 
     fn rendered() -> String {
         let metrics = Metrics::new();
@@ -625,7 +572,17 @@ mod tests {
             spooled_bytes: 9,
         };
         metrics.turned_away(400);
-        metrics.render(&[gauge], &[("any".into(), 4)], edge)
+        let jobs = metrics.jobs();
+        jobs.add_service("any");
+        jobs.accepted("any", 2);
+        jobs.finished("any", JobState::Dead);
+        jobs.letter(LetterOutcome::Again);
+        let waiting = ServiceGauge {
+            service: "any".into(),
+            waiting: 4,
+            backlog_s: 1.5,
+        };
+        metrics.render(&[gauge], &[waiting], edge)
     }
 
     #[test]
@@ -651,6 +608,12 @@ mod tests {
         for line in [
             r#"tabane_requests_total{service="any",outcome="refused",code="queue_full"} 1"#,
             r#"tabane_waiting{service="any"} 4"#,
+            r#"tabane_backlog_seconds{service="any"} 1.5"#,
+            r#"tabane_jobs_accepted_total{service="any"} 2"#,
+            r#"tabane_jobs_finished_total{service="any",state="dead"} 1"#,
+            r#"tabane_jobs_finished_total{service="any",state="expired"} 0"#,
+            r#"tabane_job_attempts_total{service="any",outcome="lost"} 0"#,
+            r#"tabane_letters_total{outcome="again"} 1"#,
             r#"tabane_endpoint_state{node="a\"b",endpoint="a/http",state="up"} 1"#,
             r#"tabane_endpoint_state{node="a\"b",endpoint="a/http",state="down"} 0"#,
             r#"tabane_config_info{hash="abc"} 1"#,
@@ -669,8 +632,13 @@ mod tests {
             .request(Outcome::Ok, Duration::ZERO, 0, 0);
         metrics.endpoint("gone", "n/x").finished(Duration::ZERO);
         metrics.probe("n/x", ProbeOutcome::Ok);
+        metrics.jobs().add_service("gone");
         metrics.forget_endpoint("n/x");
         metrics.forget_service("gone");
+        // Its last attempt ends after it left.
+        metrics.jobs().attempt("gone", "succeeded");
+        metrics.jobs().ran("gone", Duration::ZERO);
+        metrics.jobs().finished("gone", JobState::Succeeded);
         let text = metrics.render(&[], &[], EdgeGauge::default());
         assert!(!text.contains("gone") && !text.contains("n/x"), "{text}");
     }

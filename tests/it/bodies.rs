@@ -8,6 +8,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sha2::{Digest, Sha256};
+use std::time::Duration;
 use tabane_sim::{Drop, pattern};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -102,6 +103,27 @@ async fn a_body_that_streams_is_sent_once() {
     assert_eq!(reply.status, StatusCode::BAD_GATEWAY, "{reply:?}");
     assert_eq!(nodes[1].seen().requests, 0);
     assert_eq!(nodes[0].seen().bytes_in, 3_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_streams_does_not_wait_for_a_kind_that_would_look_into_it() {
+    let nodes = nodes(1).await;
+    let yaml = any(&[(&nodes[0], 9)], "")
+        .replace("probe: /health", "probe: /health, class: {json: /model}")
+        .replace("routes: [/]", "routes: [{path: /, body: stream}]");
+    assert!(yaml.contains("json") && yaml.contains("stream"), "{yaml}");
+    let scene = Scene::start(&yaml).await;
+    let mut stream = scene.connect().await;
+    let head = "POST /work HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(b"half ").await.unwrap();
+    let begun = nodes[0].until(|seen| seen.at_work == 1);
+    let begun = tokio::time::timeout(Duration::from_secs(10), begun).await;
+    assert!(begun.is_ok(), "the node waits for all of the body");
+    stream.write_all(b"whole").await.unwrap();
+    let answer = until_closed(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(nodes[0].seen().bytes_in, 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -170,7 +170,7 @@ async fn a_frozen_node_is_out_within_stall_after_and_its_requests_go_elsewhere()
     nodes[0].set(|knobs| knobs.frozen = true);
     scene.until_state("a/http", "down").await;
     eventually("it waits for the other", || {
-        scene.gateway.dispatch().queue().len() == 1
+        scene.gateway.dispatch().queue().total == 1
     })
     .await;
     // Its connection is open and dead; the request is taken from it and runs on the other.
@@ -245,7 +245,7 @@ async fn requests_wait_for_a_node_that_comes_back() {
     );
     let sender = scene.clone();
     let waiting = tokio::spawn(async move { sender.get("/").await });
-    eventually("it waits", || scene.gateway.dispatch().queue().len() == 1).await;
+    eventually("it waits", || scene.gateway.dispatch().queue().total == 1).await;
     nodes[0].set(|knobs| knobs.health_status = None);
     assert_eq!(waiting.await.unwrap().status, StatusCode::OK);
 }

@@ -3,14 +3,19 @@
 // In a test, what cannot be unwrapped is a failure.
 #![allow(clippy::unwrap_used)]
 
+mod arrays;
 mod bodies;
+mod crash;
 mod deploy;
 mod docs;
 mod floors;
 mod forward;
+mod full;
 mod health;
 mod hops;
 mod hostile;
+mod job_metrics;
+mod jobs;
 mod odd_bytes;
 mod operator;
 mod process;

@@ -274,7 +274,7 @@ async fn a_shutdown_that_cannot_wait_answers_requests_and_closes_sockets_with_a_
     nodes[0].until(|seen| seen.at_work == 1).await;
     let request = http::Request::get(scene.url("/")).body(Default::default());
     let waiting = tokio::spawn(scene.client.request(request.unwrap()));
-    eventually("one waits", || scene.gateway.dispatch().queue().len() == 1).await;
+    eventually("one waits", || scene.gateway.dispatch().queue().total == 1).await;
     let scene = Arc::into_inner(scene).unwrap();
     scene.gateway.shutdown(Duration::from_millis(100)).await;
     for asked in [hanging, waiting] {
@@ -307,7 +307,13 @@ fn every_file_in_conf_loads_without_a_warning() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
     let mut seen = 0;
     // In `deploy`, each configuration has a folder of its own: a folder is what gets mounted.
-    for dir in ["", "examples", "deploy/sidecar", "deploy/gateway"] {
+    for dir in [
+        "",
+        "examples",
+        "examples/render",
+        "deploy/sidecar",
+        "deploy/gateway",
+    ] {
         for entry in std::fs::read_dir(root.join(dir)).unwrap() {
             let path = entry.unwrap().path();
             if path

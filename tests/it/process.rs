@@ -1,6 +1,7 @@
 //! The program itself: exit codes, signals, commands against a running gateway.
 
-use crate::scene::{any, nodes};
+use crate::jobs::stored;
+use crate::scene::{any, exchange, nodes, on_free_ports};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -21,17 +22,17 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A gateway as its own process, and where its admin API listens.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     admin: String,
-    address: String,
-    /// Its log from there on, which nobody reads.
-    _log: Box<dyn Send>,
+    pub(crate) address: String,
+    /// Its log from there on.
+    log: Box<dyn Iterator<Item = std::io::Result<String>> + Send>,
 }
 
 impl Running {
     /// Starts it and reads its log until it says where it is.
-    fn start(args: &[&str]) -> Running {
+    pub(crate) fn start(args: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tabane"));
         command.args(args);
         Running::start_as(command)
@@ -56,7 +57,7 @@ impl Running {
             child,
             admin: said("admin"),
             address: said("addresses"),
-            _log: Box::new(lines),
+            log: Box::new(lines),
         }
     }
 
@@ -200,6 +201,32 @@ async fn a_running_gateway_is_asked_reloaded_and_ended_from_the_command_line() {
     running.signal("TERM");
     assert_eq!(running.child.wait().unwrap().code(), Some(0));
     assert!(std::net::TcpStream::connect(&running.address).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_job_that_a_request_became() {
+    let nodes = nodes(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tabane.yaml");
+    let yaml = on_free_ports(&stored(&[(&nodes[0], 1)], ""));
+    std::fs::write(&file, yaml).unwrap();
+    let mut running = Running::start(&["run", "-c", file.to_str().unwrap()]);
+    let address = running.address.trim_matches(['[', ']']).to_owned();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut line_of = async |path: &str, header: &str| -> (String, serde_json::Value) {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{header}\r\n\r\n");
+        let answer = exchange(&mut stream, &head).await;
+        let path = format!("\"path\":\"{path}\"");
+        let mut log = running.log.by_ref().map(Result::unwrap);
+        let line = log.find(|line| line.contains(&path)).unwrap();
+        (answer, serde_json::from_str(&line).unwrap())
+    };
+    let (answer, line) = line_of("/one", "Prefer: respond-async").await;
+    let job = line["job"].as_str().unwrap();
+    let place = format!("/_tabane/jobs/{job}\r\n");
+    assert!(answer.contains(&place), "{answer} {line}");
+    let (_, line) = line_of("/two", "X-No: job").await;
+    assert!(line.get("job").is_none(), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -251,7 +251,7 @@ async fn who_waits_sees_a_new_node_at_once() {
     nodes[0].until(|seen| seen.at_work == 1).await;
     let sender = scene.clone();
     let waiting = tokio::spawn(async move { sender.get("/").await });
-    eventually("one waits", || scene.gateway.dispatch().queue().len() == 1).await;
+    eventually("one waits", || scene.gateway.dispatch().queue().total == 1).await;
     scene
         .reload(&any(&[(&nodes[0], 1), (&nodes[1], 1)], ""))
         .await

@@ -5,8 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tabane::telemetry::{EdgeGauge, EndpointGauge, Metrics, Outcome, ProbeOutcome};
-use tabane_api::Refusal;
+use tabane::telemetry::{
+    EdgeGauge, EndpointGauge, Filled, JobCounts, JobsGauge, LetterOutcome, Metrics, Outcome,
+    ProbeOutcome, ServiceGauge,
+};
+use tabane_api::{JobState, Refusal};
 
 /// What Prometheus adds to whatever it scrapes.
 const OF_THE_SCRAPE: [&str; 2] = ["job", "instance"];
@@ -447,6 +450,24 @@ fn samples() -> Samples {
     metrics.reload_succeeded(1, "abc", time);
     metrics.reload_failed();
     metrics.turned_away(503);
+    let jobs = metrics.jobs();
+    // All states they end in and all outcomes of attempts are there from here on.
+    jobs.add_service("any");
+    for outcome in [
+        LetterOutcome::Delivered,
+        LetterOutcome::Again,
+        LetterOutcome::GivenUp,
+    ] {
+        jobs.letter(outcome);
+    }
+    let one = |state| ("any".into(), "studio".into(), "draft".into(), state, 1);
+    jobs.measured(JobsGauge {
+        jobs: JobCounts::of(JobState::ALL.map(one)),
+        letters: 1,
+        oldest_letter: time,
+        job_bytes: Filled::default(),
+        database_bytes: Filled::default(),
+    });
     let gauge = EndpointGauge {
         node: "a".into(),
         endpoint: "a/http".into(),
@@ -456,7 +477,12 @@ fn samples() -> Samples {
         cooling: 0,
         vram_free_mib: Some(1),
     };
-    let text = metrics.render(&[gauge], &[("any".into(), 1)], EdgeGauge::default());
+    let service = ServiceGauge {
+        service: "any".into(),
+        waiting: 1,
+        backlog_s: 1.0,
+    };
+    let text = metrics.render(&[gauge], &[service], EdgeGauge::default());
 
     let mut samples = Samples::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {

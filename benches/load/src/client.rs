@@ -19,7 +19,7 @@ pub struct Connection {
 pub struct Times(Vec<Duration>);
 
 impl Times {
-    fn of(times: Vec<Vec<Duration>>) -> Self {
+    pub fn of(times: Vec<Vec<Duration>>) -> Self {
         let mut all: Vec<_> = times.into_iter().flatten().collect();
         all.sort_unstable();
         Times(all)
@@ -75,7 +75,30 @@ impl Connection {
         self.answer().await
     }
 
+    /// Sends a request as it is, head and body, and reads the whole answer.
+    ///
+    /// Errors: another status than `wants`, and a connection that ended.
+    pub async fn ask(&mut self, request: &[u8], wants: u16) -> Result<()> {
+        self.stream.write_all(request).await?;
+        self.expect(wants).await?;
+        Ok(())
+    }
+
+    /// What an answer of `ask` carried as a header.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut headers);
+        response.parse(&self.buffer).ok()?;
+        let mut headers = response.headers.iter();
+        let found = headers.find(|header| header.name.eq_ignore_ascii_case(name))?;
+        Some(String::from_utf8_lossy(found.value).into_owned())
+    }
+
     async fn answer(&mut self) -> Result<()> {
+        self.expect(200).await
+    }
+
+    async fn expect(&mut self, wants: u16) -> Result<()> {
         self.buffer.clear();
         let mut left = loop {
             let n = self.stream.read_buf(&mut self.buffer).await?;
@@ -84,7 +107,7 @@ impl Connection {
             let mut response = httparse::Response::new(&mut headers);
             if let httparse::Status::Complete(head) = response.parse(&self.buffer)? {
                 let status = response.code.unwrap_or_default();
-                ensure!(status == 200, "answered {status}");
+                ensure!(status == wants, "answered {status}");
                 let length = content_length(response.headers);
                 break length.saturating_sub((self.buffer.len() - head) as u64);
             }
@@ -157,7 +180,7 @@ pub async fn at_a_rate(connections: Vec<Connection>, rate: f64, time: Duration) 
     Ok(Times::of(try_join_all(asking).await?))
 }
 
-async fn spawn<T: Send + 'static>(
+pub async fn spawn<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     tokio::spawn(work).await?

@@ -21,6 +21,15 @@ pub struct Gateway {
 impl Gateway {
     /// `text` is the file but for its addresses, as it stands before reload `n`.
     pub async fn start(tabane: &Path, text: impl Fn(usize) -> String + 'static) -> Result<Self> {
+        Gateway::start_with(tabane, "/", text).await
+    }
+
+    /// The same, with a path that it answers by itself: its nodes may be drained.
+    pub async fn start_with(
+        tabane: &Path,
+        path: &str,
+        text: impl Fn(usize) -> String + 'static,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("tabane.yaml");
         let (port, admin) = (free_port()?, free_port()?);
@@ -36,7 +45,7 @@ impl Gateway {
             .arg(&file)
             .stdout(Stdio::null());
         let mut running = Running::begin(command, folder, port)?;
-        running.answers("tabane").await?;
+        running.answers_at("tabane", path).await?;
         Ok(Gateway {
             running,
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, admin)),

@@ -3,6 +3,7 @@
 mod client;
 mod compare;
 mod gateway;
+mod jobs;
 mod node;
 mod peer;
 mod process;
@@ -34,6 +35,8 @@ enum What {
     Compare(Compare),
     /// 200 reloads a minute under load, sockets, streams and slow uploads; fails if any of them is harmed
     Storm(Storm),
+    /// Durable submissions beside the disk's own rate, and what a backlog costs
+    Jobs(Jobs),
     /// Nodes that answer at once; prints their ports
     #[command(hide = true)]
     Node {
@@ -84,6 +87,20 @@ struct Storm {
     reloads: u32,
 }
 
+/// How many jobs wait at most, and how long a rate is measured.
+#[derive(Args)]
+struct Jobs {
+    /// The gateway's executable
+    #[arg(long)]
+    tabane: PathBuf,
+    /// How many wait in the end
+    #[arg(long, default_value_t = 100_000)]
+    backlog: usize,
+    /// Of each measurement
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+}
+
 fn main() -> Result<()> {
     match Cli::parse().what {
         // Pingora's server has runtimes of its own.
@@ -98,6 +115,7 @@ fn main() -> Result<()> {
             print!("{table}");
             Ok(())
         }),
+        What::Jobs(args) => runtime()?.block_on(jobs::run(&args)),
         What::Storm(args) => runtime()?.block_on(storm::run(&args)),
     }
 }

@@ -137,9 +137,16 @@ impl Running {
 
     /// Waits until it answers as the nodes do.
     pub async fn answers(&mut self, name: &str) -> Result<()> {
+        self.answers_at(name, "/").await
+    }
+
+    /// Waits until it answers at a path.
+    ///
+    /// Errors: it ended, or does not answer in time.
+    pub async fn answers_at(&mut self, name: &str, path: &str) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
-            let asked = async { Connection::open(self.address).await?.get("/").await };
+            let asked = async { Connection::open(self.address).await?.get(path).await };
             let Err(error) = asked.await else {
                 return Ok(());
             };

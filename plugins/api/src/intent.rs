@@ -8,7 +8,8 @@ pub enum Intent {
         /// The largest body worth reading for this, in bytes; a longer one is refused with 413.
         max: u64,
     },
-    /// The body may say more: call `classify` again with it if it fits into memory, with an empty one if it does not.
+    /// The body may say more: call `classify` again with it if it fits into memory, with an empty one if it does
+    /// not, or if it streams.
     WantBody,
     /// Send it to the endpoint that the service's policy picks for this need.
     Forward(Need),

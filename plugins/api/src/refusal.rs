@@ -63,6 +63,29 @@ pub enum Refusal {
     /// The gateway holds as much as it may.
     #[error("{0}")]
     Overloaded(String),
+    /// The path is served, and not by this method.
+    #[error("`{method}` is not served here; {allow} is")]
+    WrongMethod {
+        /// The method that was asked for.
+        method: String,
+        /// Those that are served, separated by commas.
+        allow: &'static str,
+    },
+    /// A browser's page, or a tenant, may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// What is asked for does not go with how things stand.
+    #[error("{0}")]
+    Conflict(String),
+    /// It was here, and is not kept any more.
+    #[error("{0}")]
+    Gone(String),
+    /// The request is understood and contradicts an earlier one.
+    #[error("{0}")]
+    Unprocessable(String),
+    /// There is no more room to keep it.
+    #[error("{0}")]
+    StoreFull(String),
     /// A fault of the gateway or of a plugin.
     #[error("{0}")]
     Internal(String),
@@ -85,6 +108,12 @@ impl Refusal {
             Refusal::NodeTimeout(_) => "node_timeout",
             Refusal::ShuttingDown => "shutting_down",
             Refusal::Overloaded(_) => "overloaded",
+            Refusal::WrongMethod { .. } => "wrong_method",
+            Refusal::Forbidden(_) => "forbidden",
+            Refusal::Conflict(_) => "conflict",
+            Refusal::Gone(_) => "gone",
+            Refusal::Unprocessable(_) => "unprocessable",
+            Refusal::StoreFull(_) => "store_full",
             Refusal::Internal(_) => "internal",
         }
     }

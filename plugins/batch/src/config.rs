@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use tabane_http::Probe;
+use tabane_http::{Parts, Probe, Size};
 
 /// The kind's block in the YAML file. One of `sync`, `poll` and `callback` says how the end of the work is known.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -23,6 +23,13 @@ pub struct Config {
     /// Labels that a node must carry to serve this.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Which requests take alike long: those with the same values in these places, as in
+    /// `class: [path: 1, json: /scene]`; unless said, those with the same method and first part of the path.
+    #[serde(default)]
+    pub class: Parts,
+    /// How much work a request is, in whatever unit, as in `size: {multiply: [json: /frames, json: /samples]}`.
+    #[serde(default)]
+    pub size: Size,
     /// Headers of every request that jobs and probes make, such as a key that the servers want.
     #[serde(default)]
     pub headers: Headers,

@@ -63,6 +63,8 @@ impl Kind for Batch {
             probe: config.probe.clone(),
             vram_mib: config.vram_mib,
             labels: config.labels.clone(),
+            class: config.class.clone(),
+            size: config.size.clone(),
         };
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers.0 {

@@ -1,3 +1,4 @@
+use crate::extract::{Parts, Size};
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -21,6 +22,15 @@ pub struct Config {
     /// Labels that a node must carry to serve this.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Which requests take alike long: those with the same values in these places, as in
+    /// `class: [path: 1, json: /model, header: X-Scene-Type]`; unless said, those with the same method and first part
+    /// of the path. Bodies past 1 MiB, and those that stream, are not looked into.
+    #[serde(default)]
+    pub class: Parts,
+    /// How much work a request is, in whatever unit, as in
+    /// `size: {multiply: [json: /steps, json: /width, json: /height], per: 1000000}`: times are learned per unit.
+    #[serde(default)]
+    pub size: Size,
 }
 
 /// How a node is asked whether it is well. In its short form a path: `probe: /health`.

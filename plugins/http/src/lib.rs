@@ -1,8 +1,10 @@
 //! The kind `http`: any GPU service that speaks HTTP. Copy this crate to write a kind of your own.
 
 mod config;
+mod extract;
 
 pub use config::{Config, Probe, Statuses};
+pub use extract::{Extract, Extracted, Part, Parts, Size};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use tabane_api::{Ask, Intent, Kind, Need, NodeClient, ProbeError, Refusal, Servi
 /// Any service that speaks HTTP: each request is forwarded as it came, and takes one slot.
 pub struct Http {
     config: Config,
+    extract: Extract,
 }
 
 impl Kind for Http {
@@ -21,14 +24,19 @@ impl Kind for Http {
 
     fn new(config: Config, _prior: Option<Arc<Self>>) -> Result<Self, String> {
         config.check()?;
-        Ok(Http { config })
+        let extract = Extract::new(config.class.clone(), config.size.clone())?;
+        Ok(Http { config, extract })
     }
 }
 
 #[async_trait]
 impl Service for Http {
-    fn classify(&self, ask: &Ask<'_>, _body: Option<&Bytes>) -> Result<Intent, Refusal> {
-        let mut need = Need::of_class(&class(ask));
+    fn classify(&self, ask: &Ask<'_>, body: Option<&Bytes>) -> Result<Intent, Refusal> {
+        let Some(Extracted { class, size }) = self.extract.read(ask, body) else {
+            return Ok(Intent::WantBody);
+        };
+        let mut need = Need::of_class(&class);
+        need.size = size;
         need.vram_mib = self.config.vram_mib;
         need.labels = self
             .config
@@ -59,30 +67,6 @@ impl Service for Http {
             })?;
         judge(probe, &answer)
     }
-}
-
-/// Requests of the same method and first path segment are taken to be alike.
-///
-/// Shapes: bounded in number and length, since learned times are kept by it.
-fn class(ask: &Ask<'_>) -> String {
-    let segment = ask
-        .path
-        .trim_start_matches('/')
-        .split('/')
-        .next()
-        .unwrap_or_default();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let segment = if segment.len() <= 32 && segment.bytes().all(plain) {
-        segment
-    } else {
-        "other"
-    };
-    let method = if ask.method.as_str().len() <= 16 {
-        ask.method.as_str()
-    } else {
-        "other"
-    };
-    format!("{method} /{segment}")
 }
 
 /// Whether the answer to a probe is that of a service that is well.
@@ -282,6 +266,38 @@ mod tests {
     }
 
     #[test]
+    fn the_body_is_wanted_where_class_or_size_stand_in_it() {
+        let block = r#"{"class": [{"path": 1}, {"json": "/model"}], "size": {"multiply": {"json": "/frames"}, "per": 10}}"#;
+        let headers = HeaderMap::new();
+        let caller = Caller {
+            tenant: ANONYMOUS.into(),
+            address: [127, 0, 0, 1].into(),
+        };
+        let ask = Ask {
+            method: &Method::POST,
+            path: "/render",
+            query: None,
+            headers: &headers,
+            caller: &caller,
+        };
+        let kind = kind(block).unwrap();
+        let wanted = kind.classify(&ask, None);
+        assert!(matches!(wanted, Ok(Intent::WantBody)), "{wanted:?}");
+        let body = Bytes::from_static(br#"{"model": "xl", "frames": 240}"#);
+        match kind.classify(&ask, Some(&body)) {
+            Ok(Intent::Forward(need)) => {
+                assert_eq!((&*need.class, need.size), ("render/xl", 24.0));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            &*need(block, Method::OPTIONS, "/render").class,
+            "render/-",
+            "nobody waits for a body that cannot come"
+        );
+    }
+
+    #[test]
     fn a_block_that_makes_no_sense_says_why() {
         for (block, wants) in [
             (
@@ -321,6 +337,10 @@ mod tests {
                 "unknown variant `POST`",
             ),
             (r#"{"probe": {"pth": "/"}}"#, "unknown field `pth`"),
+            (
+                r#"{"class": {"path": 0}}"#,
+                "class.path: parts of a path are counted from 1, got 0",
+            ),
         ] {
             let error = kind(block).err().unwrap_or_default();
             assert!(error.contains(wants), "{block}: {error}");

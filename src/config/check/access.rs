@@ -151,7 +151,7 @@ pub(crate) fn anonymous(
     anonymous
 }
 
-/// Where drain marks are kept.
+/// Where jobs, their results and drain marks are kept.
 pub(crate) fn data_dir(all: &All, findings: &Findings) -> Option<PathBuf> {
     let At { spot, value } = all.data_dir.at(all.root)?;
     if value.is_empty() {
@@ -208,8 +208,13 @@ pub(crate) fn limits(all: &All, findings: &Findings) -> LimitsPlan {
         head_lines: count(&limits.head_lines, 8..=256, 128) as usize,
         held_bytes: size(&limits.held_bytes, usual.held_bytes),
         spool_bytes: size(&limits.spool_bytes, usual.spool_bytes),
-        job_bytes: usual.job_bytes,
-        database_bytes: usual.database_bytes,
+        job_bytes: size(&limits.job_bytes, usual.job_bytes),
+        database_bytes: database_bytes(
+            &limits.database_bytes,
+            usual.database_bytes,
+            outer,
+            findings,
+        ),
         grace: value::span(&limits.grace, usual.grace),
     }
 }
@@ -226,6 +231,18 @@ fn head_bytes(field: &Field<Size>, usual: usize, outer: Spot, findings: &Finding
             usual
         }
     }
+}
+
+/// A smaller one has hardly room for its own tables.
+fn database_bytes(field: &Field<Size>, usual: u64, outer: Spot, findings: &Findings) -> u64 {
+    let Some(At { spot, value }) = field.at(outer) else {
+        return usual;
+    };
+    if value.0 < 1 << 20 {
+        findings.problem(spot, "must be at least 1MiB", "leave it out for 8GiB");
+        return usual;
+    }
+    value.0
 }
 
 fn keys_of(typed: &Tenant, outer: Spot) -> Vec<At<&String>> {

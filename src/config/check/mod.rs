@@ -6,18 +6,23 @@
 
 mod access;
 mod block;
+mod cors;
 mod fleet;
+mod jobs;
 mod listen;
 mod pools;
 mod route;
 mod service;
 mod url;
 mod value;
+mod webhooks;
 
 use super::findings::Findings;
 use super::merge::All;
-use super::plan::{Plan, WebhooksPlan};
+use super::plan::Plan;
+use super::typed::{At, Field};
 use std::path::PathBuf;
+use std::sync::Arc;
 use tabane_api::Registry;
 
 /// Makes a plan, and names the further files (with their bytes) that it depends on.
@@ -43,14 +48,18 @@ pub(crate) fn check(
     for (endpoint, probed_by) in fleet.endpoints.iter_mut().zip(probed_by) {
         endpoint.probed_by = probed_by;
     }
+    let own = |typed: &Field<String>, paths| {
+        let At { spot, value } = typed.at(all.root)?;
+        url::own(value, paths, spot, findings).map(Arc::from)
+    };
     let plan = Plan {
         hash: String::new(),
         listeners: listeners.into_iter().map(|l| l.plan).collect(),
         admin: admin.map(|a| a.plan),
         data_dir: access::data_dir(all, findings),
-        public_url: None,
-        nodes_reach_us_at: None,
-        webhooks: WebhooksPlan::default(),
+        public_url: own(&all.public_url, true),
+        nodes_reach_us_at: own(&all.nodes_reach_us_at, false),
+        webhooks: webhooks::webhooks(&all.webhooks, all.root, findings),
         tenants,
         anonymous,
         log: access::log(all),

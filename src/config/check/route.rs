@@ -2,7 +2,7 @@
 
 use super::listen::Listener;
 use super::service::{Checked, priority};
-use super::value;
+use super::{jobs, value};
 use crate::config::file::{Route, RouteRetry};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
@@ -26,7 +26,7 @@ pub(crate) fn routes(
         let typed = &service.typed.routes;
         for field in typed.get().into_iter().flatten() {
             let outer = typed.spot(service.name.spot);
-            let Some((spot, plan)) = route(field, service, outer, findings) else {
+            let Some((spot, plan)) = route(all, field, service, outer, findings) else {
                 continue;
             };
             let key = (plan.host.clone(), plan.path.clone());
@@ -56,6 +56,7 @@ pub(crate) fn routes(
 }
 
 fn route(
+    all: &All,
     field: &Field<Short<Route>>,
     service: &Checked<'_>,
     outer: Spot,
@@ -80,7 +81,7 @@ fn route(
         stream: typed.body.get().is_some() || service.plan.body.stream,
         repeat_unsafe: typed.retry.get().map(|retry| *retry == RouteRetry::Unsafe),
         priority: priority(&typed.priority, spot, findings),
-        jobs: None,
+        jobs: jobs::mode_of_route(all, typed, &service.plan, spot, findings),
     };
     let host = match typed.host.at(spot) {
         Some(typed) => Some(host(typed, findings)?),

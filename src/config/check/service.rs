@@ -2,13 +2,12 @@
 
 use super::fleet::Fleet;
 use super::pools::Pools;
-use super::{block, value};
+use super::{block, cors, jobs, value};
 use crate::config::file::{self, Body, Health, Queue, Retry, RetryWord, Service, Timeouts};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
 use crate::config::plan::{
-    BodyPlan, CorsPlan, HealthPlan, JobsPlan, Priority, QueuePlan, RetryPlan, ServicePlan,
-    TimeoutsPlan,
+    BodyPlan, HealthPlan, Priority, QueuePlan, RetryPlan, ServicePlan, TimeoutsPlan,
 };
 use crate::config::typed::{At, Field, Short};
 use crate::config::units::{OrNone, Span};
@@ -67,8 +66,8 @@ pub(crate) fn services<'a>(
             drain: value::span(&typed.drain, 10 * MINUTE),
             socket_idle: value::positive(&typed.socket_idle, 60 * MINUTE, outer, findings),
             socket_ping: socket_ping(&typed.socket_ping, outer, findings),
-            jobs: JobsPlan::default(),
-            cors: CorsPlan::default(),
+            jobs: jobs::jobs(all, typed, outer, findings),
+            cors: cors::cors(&typed.cors, outer, findings),
         };
         match (pool, kind, policy) {
             (Some(pool), Some(kind), Some(policy)) => checked.push(Checked {
@@ -86,6 +85,8 @@ pub(crate) fn services<'a>(
                 body(&typed.body, outer, findings);
                 value::positive(&typed.socket_idle, 60 * MINUTE, outer, findings);
                 socket_ping(&typed.socket_ping, outer, findings);
+                jobs::jobs(all, typed, outer, findings);
+                cors::cors(&typed.cors, outer, findings);
             }
         }
     }

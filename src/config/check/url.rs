@@ -1,4 +1,4 @@
-//! An endpoint's URL: scheme, host and port, and nothing else.
+//! Addresses of HTTP servers: an endpoint's URL is scheme, host and port, and nothing else; so is a page's origin.
 
 use crate::config::findings::{Findings, Spot};
 use crate::config::plan::{Target, TlsPlan};
@@ -38,6 +38,12 @@ impl Url {
             None => host,
         }
     }
+
+    /// What browsers send as `Origin` for a page at this address: a port only where it is not the scheme's own.
+    fn origin(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{}", self.target(false).authority())
+    }
 }
 
 /// Reads it; what is wrong with it is told.
@@ -49,6 +55,54 @@ pub(crate) fn url(text: &str, spot: Spot, findings: &Findings) -> Option<Url> {
             None
         }
     }
+}
+
+/// An address of the gateway's own, without a slash at its end. With `paths` it may stand below a path of another server.
+pub(crate) fn own(text: &str, paths: bool, spot: Spot, findings: &Findings) -> Option<String> {
+    let no = |what: &str| {
+        let hint = match paths {
+            true => "write it as `https://gpu.studio.example`",
+            false => "write it as `http://10.0.0.1:8080`",
+        };
+        let shown = shorten(&without_secret(text));
+        findings.problem(spot, format!("`{shown}` {what}"), hint);
+        None
+    };
+    if text.contains('@') {
+        return no("holds a user or password");
+    }
+    if text.contains(['?', '#']) {
+        return no("has more than a path");
+    }
+    let host = text.find("://").map_or(0, |at| at + "://".len());
+    let end = text[host..].find('/').map_or(text.len(), |at| host + at);
+    let (origin, path) = text.split_at(end);
+    let path = path.trim_end_matches('/');
+    if parse_url(origin).is_err() || text.parse::<http::Uri>().is_err() {
+        return no("is no address of a gateway");
+    }
+    if !paths && !path.is_empty() {
+        return no("has a path");
+    }
+    Some(format!("{origin}{path}"))
+}
+
+/// What browsers send as `Origin` for pages of this address; `None`: it is no origin.
+///
+/// Source: RFC 6454, 6.2. Pages of apps have schemes of their own, and their origins are sent as they are written.
+pub(crate) fn origin(text: &str) -> Option<String> {
+    if text.ends_with('/') {
+        return None;
+    }
+    let (scheme, rest) = text.split_once("://")?;
+    if ["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) {
+        return parse_url(text).ok().map(|url| url.origin());
+    }
+    let known = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+    let (host, port) = split_port(rest)?;
+    let port = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    (!scheme.is_empty() && scheme.bytes().all(known) && is_host(host) && port)
+        .then(|| text.to_owned())
 }
 
 fn parse_url(text: &str) -> Result<Url, (String, String)> {
@@ -122,6 +176,7 @@ pub(crate) fn is_host(text: &str) -> bool {
 fn without_secret(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://***@{host}"),
+        (None, Some((_, host))) => format!("***@{host}"),
         _ => url.to_owned(),
     }
 }

@@ -3,6 +3,7 @@
 mod broken;
 mod fakes;
 mod folders;
+mod jobs;
 mod mangled;
 mod meaning;
 mod reload;

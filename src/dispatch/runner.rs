@@ -1,0 +1,416 @@
+//! Jobs that wait for a node. Each has a ticket in the one schedule, beside those whose clients hold a connection; when
+//! its turn comes, an attempt begins (`attempt.rs`).
+//!
+//! A ticket is small and can be made again from the store, so all that wait have one, and a restart takes them all up.
+
+use super::core::{Tell, Waiter};
+use super::{Dispatch, Lease, LiveService, Shared, World, attempt, now};
+use crate::fleet::End;
+use crate::jobs::{Jobs, Standing};
+use crate::schedule::{self, QueueLimits, Ticket, TicketId, Turn};
+use crate::store::{JobId, JobRecord, Moment};
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tabane_api::{EndpointId, Refusal, Urgency};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+/// So many failures in a row set a node aside for a class (Flamenco's `BlocklistThreshold`).
+const ASIDE_AFTER: u32 = 3;
+
+/// For so long: whatever ailed it may have been mended.
+const ASIDE_FOR_MS: i64 = 3_600_000;
+
+/// How many classes on endpoints are counted at most.
+const MOST_COUNTED: usize = 10_000;
+
+/// What runs jobs.
+pub(super) struct Runner {
+    pub(super) jobs: Jobs,
+    runtime: Handle,
+    phase: watch::Sender<Phase>,
+    /// Jobs that wait for a time, not for a node.
+    delayed: Mutex<BTreeSet<(Moment, JobId)>>,
+    /// Jobs whose service the file does not have now.
+    parked: Mutex<HashSet<JobId>>,
+    failures: Mutex<HashMap<ClassOn, Failures>>,
+    /// Attempts under way, to the moment their end is written down.
+    active: AtomicUsize,
+    /// Rung when something was delayed.
+    pub(super) wake: Notify,
+}
+
+/// How many in a row, and when the last was.
+type Failures = (u32, Moment);
+
+/// A service's class of jobs on an endpoint.
+type ClassOn = (Arc<str>, Arc<str>, Arc<str>);
+
+/// How far the gateway is on its way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// It is not.
+    Open,
+    /// Nothing begins; what a node keeps working on by itself is let go of.
+    Closing,
+    /// Everything is let go of.
+    Over,
+}
+
+/// An attempt is under way while this is there.
+pub(super) struct Active(Arc<Runner>);
+
+// === impl Dispatch ===
+
+impl Dispatch {
+    /// From now on requests can be accepted for later. Called once, within the runtime.
+    pub fn run_jobs(&self, jobs: Jobs) {
+        let runner = Runner {
+            jobs,
+            runtime: Handle::current(),
+            phase: watch::channel(Phase::Open).0,
+            delayed: Mutex::default(),
+            parked: Mutex::default(),
+            failures: Mutex::default(),
+            active: AtomicUsize::new(0),
+            wake: Notify::new(),
+        };
+        let _ = self.0.runner.set(Arc::new(runner));
+    }
+
+    /// The jobs; `None` where there is no store for them.
+    pub fn jobs(&self) -> Option<&Jobs> {
+        self.0.runner.get().map(|runner| &runner.jobs)
+    }
+
+    /// A job waits for a node from now on, or for its time.
+    pub fn enqueue(&self, job: &JobRecord) {
+        self.0.enqueue(job);
+    }
+
+    /// A job does not wait any more. One that is at work is not touched.
+    pub fn withdraw(&self, job: &str) {
+        self.0.withdraw(job);
+    }
+
+    /// The urgency of a job that waits has changed.
+    pub fn reprioritise(&self, job: &str, urgency: Urgency) {
+        self.0.turn(|core, now, out| {
+            if let Some(&ticket) = core.jobs.get(job) {
+                core.schedule(schedule::Event::Moved(ticket, urgency), now, out);
+            }
+        });
+    }
+
+    /// Where a job that waits stands.
+    pub fn standing(&self, job: &JobRecord) -> Standing {
+        let mut core = self.0.core.lock();
+        let Some(waiter) = core.jobs.get(&job.id).and_then(|id| core.waiters.get(id)) else {
+            return Standing::default();
+        };
+        let pool = waiter.service.pool;
+        let before = core.schedule.before(core.jobs[&job.id]);
+        let own = core.expected(&job.service, pool, &job.need);
+        Standing {
+            position: before.map(|(position, _)| position),
+            eta_s: before
+                .and_then(|(_, before)| core.eta(pool, before, own, now()))
+                .map(|eta| (eta.p50_s, eta.p90_s)),
+        }
+    }
+
+    /// Nothing begins from here on.
+    pub(super) fn close_jobs(&self) {
+        let Some(runner) = self.0.runner.get() else {
+            return;
+        };
+        runner.phase.send_replace(Phase::Closing);
+        // Their tickets leave at once: with each slot that comes free, one would be granted and given back.
+        self.0.turn(|core, now, out| {
+            for (_, ticket) in std::mem::take(&mut core.jobs) {
+                core.waiters.remove(&ticket);
+                core.schedule(schedule::Event::Left(ticket), now, out);
+            }
+        });
+    }
+
+    /// Attempts are let go of: those that a node can be asked for again are taken up after the next start.
+    pub(super) fn detach_jobs(&self) {
+        if let Some(runner) = self.0.runner.get() {
+            runner.phase.send_replace(Phase::Over);
+        }
+    }
+
+    /// A new world: jobs that wait do so by its pools and policies, and those whose service came back wait again.
+    pub(super) fn jobs_follow(&self, prior: Option<&World>, world: &Arc<World>) {
+        let Some(runner) = self.0.runner.get() else {
+            return;
+        };
+        for service in &world.services {
+            self.metrics().jobs().add_service(&service.plan.name);
+        }
+        let changed = |service: &Arc<LiveService>| {
+            let before = prior.and_then(|prior| prior.service(&service.plan.name));
+            before.is_none_or(|before| {
+                !Arc::ptr_eq(&before.policy, &service.policy) || before.pool != service.pool
+            })
+        };
+        let changed: HashSet<&str> = world
+            .services
+            .iter()
+            .filter(|service| changed(service))
+            .map(|service| &*service.plan.name)
+            .collect();
+        let gone = |name: &str| world.service(name).is_none();
+        let again: Vec<JobId> = {
+            let core = self.0.core.lock();
+            let waiting = core.jobs.iter().filter(|(_, ticket)| {
+                let waiter = core.waiters.get(ticket);
+                waiter.is_some_and(|waiter| {
+                    let name = &*waiter.service.plan.name;
+                    changed.contains(name) || gone(name)
+                })
+            });
+            waiting.map(|(job, _)| job.clone()).collect()
+        };
+        for job in &again {
+            self.withdraw(job);
+        }
+        let parked = std::mem::take(&mut *runner.parked.lock());
+        let now = runner.jobs.now();
+        let mut delayed = runner.delayed.lock();
+        delayed.extend(parked.into_iter().chain(again).map(|job| (now, job)));
+        drop(delayed);
+        runner.wake.notify_one();
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn enqueue(self: &Arc<Self>, job: &JobRecord) {
+        let Some(runner) = self.runner.get() else {
+            return;
+        };
+        if *runner.phase.borrow() != Phase::Open {
+            return;
+        }
+        if let Some(not_before) = job.not_before.filter(|at| *at > runner.jobs.now()) {
+            runner.delay(job.id.clone(), not_before);
+            return;
+        }
+        let world = Option::clone(&self.world.load());
+        let Some(service) = world.and_then(|world| world.service(&job.service).cloned()) else {
+            runner.parked.lock().insert(job.id.clone());
+            return;
+        };
+        let id = TicketId(self.tickets.fetch_add(1, Ordering::Relaxed));
+        let aside = runner.set_aside(job);
+        self.turn(|core, now, out| {
+            if core.jobs.contains_key(&job.id) {
+                return;
+            }
+            let by_name = |name: &Arc<str>| core.fleet.by_name(name);
+            let failed: Vec<EndpointId> = job.failed_on.iter().filter_map(by_name).collect();
+            let mut excluded: Vec<EndpointId> = aside.iter().filter_map(by_name).collect();
+            excluded.extend(&failed);
+            let members = core.pools.members(service.pool);
+            // One that failed others of the class is better than one that failed this job.
+            if members.iter().all(|(id, _)| excluded.contains(id)) {
+                excluded = failed;
+            }
+            excluded.sort_unstable();
+            excluded.dedup();
+            let expected = core.expected(&service.plan.name, service.pool, &job.need);
+            let ticket = Ticket {
+                id,
+                service: service.plan.name.clone(),
+                pool: service.pool,
+                need: job.need.clone(),
+                policy: service.policy.clone(),
+                excluded,
+                turn: Turn::Stored(job.seq),
+                expected,
+                queue: QueueLimits {
+                    max: usize::MAX,
+                    max_wait: Duration::MAX,
+                },
+            };
+            let waiter = Waiter {
+                tell: Tell::Job(job.id.clone()),
+                service: service.clone(),
+                need: job.need.clone(),
+            };
+            core.waiters.insert(id, waiter);
+            core.jobs.insert(job.id.clone(), id);
+            core.schedule(schedule::Event::Arrived(ticket), now, out);
+        });
+    }
+
+    pub(super) fn withdraw(self: &Arc<Self>, job: &str) {
+        self.turn(|core, now, out| {
+            if let Some(ticket) = core.jobs.remove(job) {
+                core.waiters.remove(&ticket);
+                core.schedule(schedule::Event::Left(ticket), now, out);
+            }
+        });
+        if let Some(runner) = self.runner.get() {
+            runner.parked.lock().remove(job);
+        }
+    }
+
+    /// A job's ticket was granted, or cannot be.
+    pub(super) fn turn_came(self: &Arc<Self>, job: JobId, verdict: Result<Lease, Refusal>) {
+        let Some(runner) = self.runner.get() else {
+            return;
+        };
+        match verdict {
+            Ok(lease) if *runner.phase.borrow() == Phase::Open => {
+                let active = Active::new(runner);
+                let run = attempt::begin(self.clone(), active, lease, job);
+                runner.runtime.spawn(run);
+            }
+            Ok(lease) => lease.end(End::Unused),
+            Err(why) => {
+                tracing::error!(%job, %why, "a job cannot be given a node; it is tried again");
+                runner.delay(job, runner.jobs.now().after(Duration::from_secs(10)));
+            }
+        }
+    }
+
+    /// An attempt at a job of this class ended on this endpoint.
+    pub(super) fn class_ended(
+        self: &Arc<Self>,
+        job: &JobRecord,
+        endpoint: &Arc<str>,
+        failed: bool,
+    ) {
+        let Some(runner) = self.runner.get() else {
+            return;
+        };
+        let on = (
+            job.service.clone(),
+            job.need.class.clone(),
+            endpoint.clone(),
+        );
+        let mut failures = runner.failures.lock();
+        let (before, _) = failures.get(&on).copied().unwrap_or_default();
+        let moved = match failed {
+            true => {
+                // Classes come from requests. Those that were set aside are few; the others can be counted anew.
+                if failures.len() >= MOST_COUNTED {
+                    failures.retain(|_, (count, _)| *count >= ASIDE_AFTER);
+                }
+                failures.insert(on, (before + 1, runner.jobs.now()));
+                before + 1 == ASIDE_AFTER
+            }
+            false => {
+                failures.remove(&on);
+                before >= ASIDE_AFTER
+            }
+        };
+        drop(failures);
+        if moved && failed {
+            tracing::warn!(endpoint = %endpoint, service = %job.service, class = %job.need.class,
+                "an endpoint failed {ASIDE_AFTER} jobs of this class in a row; others are asked first");
+        }
+        if moved {
+            self.again(&job.service, &job.need.class);
+        }
+    }
+
+    /// Jobs of a class that wait are asked anew who may serve them.
+    fn again(self: &Arc<Self>, service: &Arc<str>, class: &Arc<str>) {
+        let Some(runner) = self.runner.get() else {
+            return;
+        };
+        let waiting: Vec<JobId> = {
+            let core = self.core.lock();
+            let same = |ticket: &TicketId| {
+                let waiter = core.waiters.get(ticket);
+                waiter.is_some_and(|w| w.service.plan.name == *service && w.need.class == *class)
+            };
+            let jobs = core.jobs.iter().filter(|(_, ticket)| same(ticket));
+            jobs.map(|(job, _)| job.clone()).collect()
+        };
+        let now = runner.jobs.now();
+        for job in waiting {
+            self.withdraw(&job);
+            runner.delayed.lock().insert((now, job));
+        }
+        runner.wake.notify_one();
+    }
+}
+
+// === impl Runner ===
+
+impl Runner {
+    /// A job waits until then.
+    pub(super) fn delay(&self, job: JobId, until: Moment) {
+        self.delayed.lock().insert((until, job));
+        self.wake.notify_one();
+    }
+
+    /// Jobs whose time has come, at most so many.
+    pub(super) fn due(&self, now: Moment, most: usize) -> Vec<JobId> {
+        let mut delayed = self.delayed.lock();
+        let mut due = Vec::new();
+        while due.len() < most
+            && let Some((at, _)) = delayed.first()
+            && *at <= now
+        {
+            due.extend(delayed.pop_first().map(|(_, job)| job));
+        }
+        due
+    }
+
+    /// When the next job's time comes.
+    pub(super) fn next_due(&self) -> Option<Moment> {
+        self.delayed.lock().first().map(|(at, _)| *at)
+    }
+
+    /// How far the gateway is on its way down.
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// How many attempts are under way.
+    pub(super) fn active(&self) -> usize {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Endpoints that failed this job's class too often.
+    fn set_aside(&self, job: &JobRecord) -> Vec<Arc<str>> {
+        let failures = self.failures.lock();
+        let lifted = Moment(self.jobs.now().0.saturating_sub(ASIDE_FOR_MS));
+        let of_class = failures
+            .iter()
+            .filter(|((service, class, _), (count, at))| {
+                let aside = *count >= ASIDE_AFTER && *at > lifted;
+                aside && *service == job.service && *class == job.need.class
+            });
+        of_class.map(|((_, _, on), _)| on.clone()).collect()
+    }
+}
+
+// === impl Active ===
+
+impl Active {
+    pub(super) fn new(runner: &Arc<Runner>) -> Self {
+        runner.active.fetch_add(1, Ordering::AcqRel);
+        Active(runner.clone())
+    }
+
+    pub(super) fn runner(&self) -> &Arc<Runner> {
+        &self.0
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::AcqRel);
+    }
+}

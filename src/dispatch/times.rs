@@ -1,0 +1,148 @@
+//! What is learned of times, and what it says of those who wait.
+
+use super::core::Core;
+use super::lease::Lease;
+use super::upstream::Upstream;
+use crate::config::plan::Plan;
+use crate::fleet::End;
+use crate::schedule::{ClassKey, Estimator, Eta, PoolId, Span, remaining};
+use crate::store::LearnedTime;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+use tabane_api::{EndpointId, Need};
+
+/// Learned times, and the work under way they are held against.
+#[derive(Default)]
+pub(super) struct Times {
+    estimator: Estimator,
+    /// What is at work on each endpoint: expected to take so long, since then.
+    at_work: HashMap<EndpointId, Vec<(Span, Instant)>>,
+}
+
+// === impl Times ===
+
+impl Times {
+    /// The weights of a plan are what is guessed by while nothing is learned.
+    pub(super) fn weigh(&mut self, plan: &Plan) {
+        let all = plan.services.iter().flat_map(|service| {
+            let members = plan.pools[service.pool].members.iter();
+            members.map(|member| {
+                let endpoint = plan.endpoints[member.endpoint].name.clone();
+                (service.name.clone(), endpoint, member.weight)
+            })
+        });
+        self.estimator.weigh(all);
+    }
+
+    /// Work begins on an endpoint.
+    pub(super) fn began(
+        &mut self,
+        service: &Arc<str>,
+        upstream: &Upstream,
+        need: &Need,
+        now: Instant,
+    ) {
+        if need.slots == 0 {
+            return;
+        }
+        let class = key(service, need);
+        let cold = !self.estimator.is_ready(&class, &upstream.name);
+        let estimate = self.estimator.estimate(&class, &upstream.name, need.size);
+        let span = estimate.map_or(Span::default(), |estimate| estimate.span(cold));
+        self.at_work
+            .entry(upstream.id)
+            .or_default()
+            .push((span, now));
+    }
+
+    /// Work ended on an endpoint: what ended well is learned from.
+    pub(super) fn ended(&mut self, lease: &Lease, end: End, now: Instant) {
+        let need = lease.need();
+        if need.slots == 0 {
+            return;
+        }
+        let endpoint = lease.upstream().id;
+        if let Some(at_work) = self.at_work.get_mut(&endpoint) {
+            // The oldest: of several, which one ended makes no difference to the sum that is worth its number.
+            if !at_work.is_empty() {
+                at_work.remove(0);
+            }
+            if at_work.is_empty() {
+                self.at_work.remove(&endpoint);
+            }
+        }
+        if matches!(end, End::Done) && lease.is_learned() {
+            let class = key(&lease.service().plan.name, need);
+            let took = now.saturating_duration_since(lease.granted());
+            self.estimator
+                .learn(&class, &lease.upstream().name, need.size, took);
+        }
+    }
+
+    /// What was learned since the last call.
+    pub(super) fn changed(&mut self) -> Vec<LearnedTime> {
+        self.estimator.changed_since_export()
+    }
+
+    /// Takes up what was learned before; how much of it could not be read.
+    pub(super) fn import(&mut self, times: Vec<LearnedTime>) -> usize {
+        self.estimator.import(times)
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    /// How long work is expected to take on the endpoints of its pool; nothing where nobody knows.
+    pub(super) fn expected(&mut self, service: &Arc<str>, pool: PoolId, need: &Need) -> Span {
+        let class = key(service, need);
+        let members = self.pools.members(pool).iter();
+        let usable = members
+            .filter_map(|(id, _)| self.fleet.get(*id))
+            .filter(|endpoint| endpoint.is_usable())
+            .map(|endpoint| (&**endpoint.name(), endpoint.slots()));
+        let expected = self.times.estimator.expected(&class, need.size, usable);
+        expected.unwrap_or_default()
+    }
+
+    /// When a job is expected to be over that has `before` before it; `None` when nobody can say.
+    pub(super) fn eta(&self, pool: PoolId, before: Span, own: Span, now: Instant) -> Option<Eta> {
+        let (at_work, slots) = self.busy(pool, now);
+        // Without any learned time a sum of nothing would say `at once`.
+        if own == Span::default() {
+            return None;
+        }
+        Eta::of_end(before, at_work, slots, own)
+    }
+
+    /// Seconds until all that waits for a pool is worked off, with what is at work.
+    pub(super) fn backlog_s(&self, service: &str, pool: PoolId, now: Instant) -> f64 {
+        let (at_work, slots) = self.busy(pool, now);
+        let all = self.schedule.backlog(service) + at_work;
+        all.mean_s() / f64::from(slots.max(1))
+    }
+
+    /// What remains of the work on a pool's usable endpoints, and their slots.
+    fn busy(&self, pool: PoolId, now: Instant) -> (Span, u32) {
+        let (mut at_work, mut slots) = (Span::default(), 0);
+        for (id, _) in self.pools.members(pool) {
+            let Some(endpoint) = self.fleet.get(*id).filter(|e| e.is_usable()) else {
+                continue;
+            };
+            slots += endpoint.slots();
+            for (span, since) in self.times.at_work.get(id).into_iter().flatten() {
+                let elapsed = now.saturating_duration_since(*since).as_secs_f64();
+                at_work = at_work + remaining(*span, elapsed);
+            }
+        }
+        (at_work, slots)
+    }
+}
+
+fn key(service: &Arc<str>, need: &Need) -> ClassKey {
+    ClassKey {
+        service: service.clone(),
+        class: need.class.clone(),
+    }
+}
