@@ -1,5 +1,6 @@
 //! What a node answers.
 
+use crate::batch;
 use crate::knobs::{Drop, Knobs, Overload};
 use crate::node::Inner;
 use bytes::Bytes;
@@ -38,17 +39,26 @@ pub(crate) async fn answer(
     match (request.method(), path.as_str()) {
         (_, "/sim") => control(&inner, request).await,
         (_, "/health") => health(&inner).await,
+        _ if batch::is_for(&path) => {
+            note_path(&inner, &path);
+            let answered = batch::answer(&inner, request).await;
+            answered.unwrap_or_else(|| Ok(text(StatusCode::NOT_FOUND, "no such thing")))
+        }
         _ => {
-            inner.note(|seen| {
-                seen.requests += 1;
-                if seen.paths.len() >= 1000 {
-                    seen.paths.remove(0);
-                }
-                seen.paths.push(path.clone());
-            });
+            inner.note(|seen| seen.requests += 1);
+            note_path(&inner, &path);
             work(inner, request, &path).await
         }
     }
+}
+
+fn note_path(inner: &Inner, path: &str) {
+    inner.note(|seen| {
+        if seen.paths.len() >= 1000 {
+            seen.paths.remove(0);
+        }
+        seen.paths.push(path.to_owned());
+    });
 }
 
 async fn control(inner: &Inner, request: Request<Incoming>) -> io::Result<Response<Body>> {
@@ -86,13 +96,13 @@ async fn health(inner: &Inner) -> io::Result<Response<Body>> {
 }
 
 /// Counts a request as being at work until it is dropped.
-struct AtWork {
+pub(crate) struct AtWork {
     inner: Arc<Inner>,
-    finished: bool,
+    pub(crate) finished: bool,
 }
 
 impl AtWork {
-    fn begin(inner: &Arc<Inner>, slots: u32) -> Self {
+    pub(crate) fn begin(inner: &Arc<Inner>, slots: u32) -> Self {
         inner.note(|seen| {
             seen.at_work += 1;
             seen.at_work_peak = seen.at_work_peak.max(seen.at_work);
@@ -275,7 +285,7 @@ fn echo(at_work: AtWork, request: Request<Incoming>) -> Response<Body> {
 }
 
 /// A body in pieces, or whole; broken off in the middle where the knobs say so.
-fn pieces(knobs: &Knobs, content_type: &'static str, content: Bytes) -> Response<Body> {
+pub(crate) fn pieces(knobs: &Knobs, content_type: &'static str, content: Bytes) -> Response<Body> {
     let breaks = knobs.drop == Drop::MidBody;
     let size = if breaks {
         content.len().div_ceil(2).max(1)
@@ -405,7 +415,7 @@ async fn talk<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     }
 }
 
-fn text(status: StatusCode, text: &str) -> Response<Body> {
+pub(crate) fn text(status: StatusCode, text: &str) -> Response<Body> {
     let mut response = Response::new(
         Full::new(Bytes::copy_from_slice(text.as_bytes()))
             .map_err(|never| match never {})
@@ -419,7 +429,7 @@ fn text(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+pub(crate) fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
     let mut response = text(status, &(value.to_string() + "\n"));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -428,7 +438,7 @@ fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Body> 
     response
 }
 
-fn text_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+pub(crate) fn text_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
     query?
         .split('&')
         .filter_map(|pair| pair.split_once('='))

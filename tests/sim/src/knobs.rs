@@ -45,6 +45,33 @@ pub struct Knobs {
     pub trickle_ms: u64,
     /// Whether it stops working when its client leaves. A renderer does not.
     pub notices_disconnect: bool,
+    /// What becomes of the answer to a job that is handed over (`POST /jobs`).
+    pub submission: Submission,
+    /// Jobs do not end, however long they take.
+    pub hold_jobs: bool,
+    /// Why jobs come to nothing.
+    pub job_error: Option<String>,
+    /// How long the results of jobs are; 0: they tell of the request.
+    pub result_bytes: usize,
+    /// It never answers questions about jobs.
+    pub hang_status: bool,
+    /// How often it calls whoever wants to hear of a job's end, until somebody listens.
+    pub callback_tries: u32,
+}
+
+/// What becomes of the answer to a job that is handed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Submission {
+    /// It is given.
+    #[default]
+    Answer,
+    /// The connection drops, and the job was not taken.
+    DropBefore,
+    /// The connection drops, and the job was taken.
+    DropAfter,
+    /// It never comes, and the job was taken.
+    Hang,
 }
 
 /// What a node does with more requests than it has slots.
@@ -96,6 +123,12 @@ impl Default for Knobs {
             trickle_bytes: 0,
             trickle_ms: 0,
             notices_disconnect: true,
+            submission: Submission::Answer,
+            hold_jobs: false,
+            job_error: None,
+            result_bytes: 0,
+            hang_status: false,
+            callback_tries: 1,
         }
     }
 }

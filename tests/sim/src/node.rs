@@ -1,4 +1,5 @@
 use crate::answer;
+use crate::batch::Jobs;
 use crate::knobs::Knobs;
 use crate::seen::Seen;
 use hyper::service::service_fn;
@@ -22,7 +23,8 @@ pub struct Node {
 }
 
 pub(crate) struct Inner {
-    knobs: Mutex<Knobs>,
+    knobs: watch::Sender<Knobs>,
+    pub(crate) jobs: Mutex<Jobs>,
     model: Mutex<Option<String>>,
     seen: watch::Sender<Seen>,
     frozen: watch::Sender<bool>,
@@ -49,7 +51,8 @@ impl Node {
         let address = listener.local_addr()?;
         let inner = Arc::new(Inner {
             frozen: watch::channel(knobs.frozen).0,
-            knobs: Mutex::new(knobs),
+            knobs: watch::channel(knobs).0,
+            jobs: Mutex::default(),
             model: Mutex::default(),
             seen: watch::channel(Seen::default()).0,
             killed: watch::channel(false).0,
@@ -94,6 +97,11 @@ impl Node {
             .unwrap_or_default()
     }
 
+    /// Makes it forget all jobs, as a server does whose memory they were in.
+    pub fn forget_jobs(&self) {
+        self.inner.forget_jobs();
+    }
+
     /// Kills it, and waits until its port is free.
     pub async fn kill(mut self) -> SocketAddr {
         self.inner.killed.send_replace(true);
@@ -114,12 +122,17 @@ impl Drop for Node {
 
 impl Inner {
     pub(crate) fn knobs(&self) -> Knobs {
-        self.knobs.lock().clone()
+        self.knobs.borrow().clone()
+    }
+
+    /// Waits until the knobs are so.
+    pub(crate) async fn until_knobs(&self, so: impl FnMut(&Knobs) -> bool) {
+        let _ = self.knobs.subscribe().wait_for(so).await;
     }
 
     pub(crate) fn set(&self, knobs: Knobs) {
         self.frozen.send_replace(knobs.frozen);
-        *self.knobs.lock() = knobs;
+        self.knobs.send_replace(knobs);
     }
 
     pub(crate) fn seen(&self) -> Seen {

@@ -1,4 +1,5 @@
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What a node has seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -27,4 +28,12 @@ pub struct Seen {
     pub bytes_in: u64,
     /// Paths asked for, the last 1000.
     pub paths: Vec<String>,
+    /// How often a job was handed over, by its client's own name for it.
+    pub submits: BTreeMap<String, u64>,
+    /// Jobs whose work ended by itself.
+    pub jobs_ended: u64,
+    /// Jobs that were stopped.
+    pub jobs_canceled: u64,
+    /// Calls about the end of a job that somebody took.
+    pub callbacks: u64,
 }
