@@ -1,12 +1,11 @@
 //! Commands that talk to a running gateway.
 
-use super::{AdminArgs, report};
-use crate::app::{App, Source};
-use anyhow::{Context, Result, anyhow, bail};
+use super::AdminArgs;
+use super::remote::{Remote, done, percent};
+use crate::app::App;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::process::ExitCode;
-use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct NodesArgs {
@@ -147,117 +146,6 @@ fn list(nodes: &Value) {
                 text(&endpoint["state"]),
                 text(&endpoint["last_error"])
             );
-        }
-    }
-}
-
-/// A running gateway's admin API.
-struct Remote {
-    base: String,
-    token: Option<String>,
-    agent: ureq::Agent,
-}
-
-impl Remote {
-    /// By the flags, else by the configuration file.
-    fn find(app: &App, args: &AdminArgs) -> Result<Remote> {
-        let (mut address, mut token) = (args.admin.clone(), args.token.clone());
-        if address.is_none() {
-            let loaded = app
-                .load(&Source::File(args.file.config.clone()))
-                .map_err(|problems| {
-                    report(&problems, "");
-                    anyhow!(
-                        "cannot tell the admin address from `{}`; name it with --admin",
-                        args.file.config.display()
-                    )
-                })?;
-            let admin = loaded.plan.admin.ok_or_else(|| {
-                anyhow!(
-                    "the admin listener is off in `{}`",
-                    args.file.config.display()
-                )
-            })?;
-            // Everywhere is reached from here by loopback.
-            let at = if admin.address.ip().is_unspecified() {
-                std::net::SocketAddr::from(([127, 0, 0, 1], admin.address.port()))
-            } else {
-                admin.address
-            };
-            address = Some(at.to_string());
-            token = token.or_else(|| admin.token.map(|token| token.reveal().to_owned()));
-        }
-        let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(30)))
-            .http_status_as_error(false)
-            .build()
-            .into();
-        Ok(Remote {
-            base: format!("http://{}", address.unwrap_or_default()),
-            token,
-            agent,
-        })
-    }
-
-    fn get(&self, path: &str) -> Result<String> {
-        let mut request = self.agent.get(format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        self.answer(request.call())
-    }
-
-    fn post(&self, path: &str) -> Result<String> {
-        let mut request = self.agent.post(format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        self.answer(request.send_empty())
-    }
-
-    fn answer(
-        &self,
-        answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> Result<String> {
-        let mut answer = answer
-            .with_context(|| format!("cannot reach the gateway's admin API at {}", self.base))?;
-        let text = answer
-            .body_mut()
-            .read_to_string()
-            .context("the answer broke off")?;
-        if answer.status().is_success() {
-            return Ok(text);
-        }
-        let told: Value = serde_json::from_str(&text).unwrap_or_default();
-        for problem in told["problems"].as_array().into_iter().flatten() {
-            eprintln!("{}", problem.as_str().unwrap_or_default());
-        }
-        bail!(
-            "{}",
-            told["error"]["message"].as_str().unwrap_or(text.trim())
-        )
-    }
-}
-
-/// A text as part of a query: everything but unreserved characters is escaped (RFC 3986, 2.3).
-fn percent(text: &str) -> String {
-    text.bytes()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() || b"-._~/".contains(&b) {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
-}
-
-fn done(asked: Result<()>) -> ExitCode {
-    match asked {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tabane: {error:#}");
-            ExitCode::FAILURE
         }
     }
 }

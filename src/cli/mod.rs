@@ -1,8 +1,10 @@
 //! The commands. Exit codes: 0 good, 1 bad, 2 usage.
 
 mod admin;
+mod jobs;
 mod manager;
 mod quick;
+mod remote;
 mod run;
 
 use crate::app::{App, Source, default_path};
@@ -33,6 +35,8 @@ enum Command {
     Healthcheck(AdminArgs),
     /// List nodes, or take one out of work and back in
     Nodes(admin::NodesArgs),
+    /// List, follow, cancel and fetch jobs of a running gateway
+    Jobs(jobs::JobsArgs),
     /// Have a running gateway read its files again
     Reload(AdminArgs),
     /// Say why a request would go where it would go
@@ -86,6 +90,7 @@ impl App {
             Command::Schema => print(&config::schema(app.registry())),
             Command::Healthcheck(args) => admin::healthcheck(&app, &args),
             Command::Nodes(args) => admin::nodes(&app, &args),
+            Command::Jobs(args) => jobs::jobs(&app, &args),
             Command::Reload(args) => admin::reload(&app, &args),
             Command::Explain(args) => admin::explain(&app, &args),
             Command::Version { json } => version(json),

@@ -77,9 +77,9 @@ impl Work {
             runner.jobs.clone(),
             self.job.id.clone(),
             running.clone(),
-            self.handle.is_some(),
+            self.handle.clone(),
         );
-        let attempt = match self.attempt(&runner.jobs, &service).await {
+        let mut attempt = match self.attempt(&runner.jobs, &service).await {
             Ok(attempt) => attempt,
             Err(error) => {
                 let why = format!("its request cannot be read back: {error}");
@@ -113,6 +113,7 @@ impl Work {
             // The gateway goes down, and the node works on.
             return lease.end(End::Unused);
         };
+        attempt.handle = report.handle();
         let idle = match &came {
             Came::Stopped(why) => self.stop(&service, &attempt, &*client, *why).await,
             _ => false,

@@ -47,13 +47,43 @@ impl Wire {
             };
         }
         let job = self.cancel(jobs, job).await?;
+        self.taken_back(jobs, call, &job).await
+    }
+
+    /// `POST /_tabane/jobs/{id}/cancel`: cancels a job; one that is over, even in this very moment, keeps its result.
+    pub(super) async fn take_back(
+        &self,
+        jobs: &Jobs,
+        call: &Call<'_>,
+        id: &str,
+    ) -> Result<Answer, Refusal> {
+        let mut job = self.find(jobs, call, id).await?;
+        if !job.state.is_over() {
+            job = self.cancel(jobs, job).await?;
+        }
+        match job.state {
+            state if !state.is_over() || state == JobState::Canceled => {
+                self.taken_back(jobs, call, &job).await
+            }
+            state => Err(Refusal::Conflict(format!(
+                "the job `{id}` is over: {state}"
+            ))),
+        }
+    }
+
+    async fn taken_back(
+        &self,
+        jobs: &Jobs,
+        call: &Call<'_>,
+        job: &JobRecord,
+    ) -> Result<Answer, Refusal> {
         let status = match job.state.is_over() {
             true => StatusCode::OK,
             false => StatusCode::ACCEPTED,
         };
-        let document = self.document_of(jobs, call.world, &job).await?;
+        let document = self.document_of(jobs, call.world, job).await?;
         let mut answer = Answer::json(status, &document);
-        self.mark(&mut answer, &job);
+        self.mark(&mut answer, job);
         Ok(answer)
     }
 

@@ -9,6 +9,7 @@
 //! | `GET /_tabane/jobs/{id}/events` | what happens to it, as server-sent events |
 //! | `GET /_tabane/jobs/{id}/request` and `/log` | what was sent in; what its backend logged |
 //! | `DELETE /_tabane/jobs/{id}` | cancels it; one that is over is deleted |
+//! | `POST /_tabane/jobs/{id}/cancel` | cancels it; one that is over stays (409) |
 //! | `PATCH /_tabane/jobs/{id}` | changes `priority` and `start_by` while it waits |
 //! | `POST /_tabane/jobs/{id}/retry` | it waits again, under its id |
 //! | `POST /_tabane/jobs/{id}/links` | links that need no key, for a while |
@@ -126,11 +127,12 @@ impl Wire {
                 self.callback(jobs, &call, job, attempt).await
             }
             (_, ["callbacks", _, _]) => Err(wrong_method(&call, "POST, PUT")),
+            ("POST", ["jobs", id, "cancel"]) => self.take_back(jobs, &call, id).await,
             ("POST", ["jobs", id, "retry"]) => self.retry(jobs, &call, id).await,
             (_, ["jobs", _, "result" | "request" | "log" | "events"]) => {
                 Err(wrong_method(&call, "GET, HEAD"))
             }
-            (_, ["jobs", _, "retry" | "links"]) => Err(wrong_method(&call, "POST")),
+            (_, ["jobs", _, "cancel" | "retry" | "links"]) => Err(wrong_method(&call, "POST")),
             (_, ["arrays", below @ ..]) => self.arrays(jobs, &call, below).await,
             _ => Err(Refusal::NotFound(path.to_owned())),
         }

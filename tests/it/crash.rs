@@ -24,17 +24,16 @@ use tokio::time::{sleep, timeout};
 const LONG: Duration = Duration::from_secs(120);
 
 /// A gateway that comes back after it was killed, each time on another port.
-struct Phoenix {
+pub(crate) struct Phoenix {
     dir: TempDir,
     running: Mutex<Option<Running>>,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
 impl Phoenix {
-    fn rise(yaml: &str) -> Arc<Phoenix> {
+    pub(crate) fn rise(yaml: &str) -> Arc<Phoenix> {
         let dir = tempfile::tempdir().unwrap();
-        let yaml =
-            format!("listen: [\"127.0.0.1:0\"]\nadmin: {{address: \"127.0.0.1:0\"}}\n{yaml}");
+        let yaml = crate::scene::on_free_ports(yaml);
         std::fs::write(dir.path().join("tabane.yaml"), yaml).unwrap();
         let phoenix = Phoenix {
             running: Mutex::new(None),
@@ -51,8 +50,16 @@ impl Phoenix {
         *self.running.lock() = Some(running);
     }
 
+    /// SIGTERM, and a new one on the same data once the old one has ended.
+    pub(crate) fn end_and_rise(&self) {
+        if let Some(running) = self.running.lock().take() {
+            running.end();
+        }
+        self.start();
+    }
+
     /// `kill -9`, and a new one on the same data.
-    fn die_and_rise(&self) {
+    pub(crate) fn die_and_rise(&self) {
         drop(self.running.lock().take());
         self.start();
     }
@@ -86,7 +93,7 @@ impl Phoenix {
     }
 
     /// Asks until there is an answer that is not for want of a gateway.
-    async fn get(&self, path: &str) -> (StatusCode, Bytes) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Bytes) {
         loop {
             match self.try_send(Method::GET, path, &[], Bytes::new()).await {
                 Some((status, _, body)) if status != 503 => return (status, body),
@@ -96,8 +103,12 @@ impl Phoenix {
     }
 
     /// Hands a request in, as often as it takes until there is a 202; its job's path.
-    async fn submit(&self, path: &str, key: &str, body: Bytes) -> String {
-        let headers = [("prefer", "respond-async"), ("idempotency-key", key)];
+    pub(crate) async fn submit(&self, path: &str, key: &str, body: Bytes) -> String {
+        let headers = [
+            ("prefer", "respond-async"),
+            ("idempotency-key", key),
+            ("client-key", key),
+        ];
         loop {
             let sent = self
                 .try_send(Method::POST, path, &headers, body.clone())
@@ -110,7 +121,8 @@ impl Phoenix {
         }
     }
 
-    async fn over(&self, job: &str) -> Value {
+    pub(crate) async fn over(&self, job: &str) -> Value {
+        let last = Mutex::new(Value::Null);
         let until = async {
             loop {
                 let (status, body) = self.get(job).await;
@@ -120,11 +132,12 @@ impl Phoenix {
                 if !["queued", "starting", "running"].contains(&state) {
                     return document;
                 }
+                *last.lock() = document;
                 sleep(Duration::from_millis(20)).await;
             }
         };
         let over = timeout(LONG, until).await;
-        over.unwrap_or_else(|_| panic!("{job} is not over after two minutes"))
+        over.unwrap_or_else(|_| panic!("not over after two minutes: {}", last.lock()))
     }
 }
 

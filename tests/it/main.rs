@@ -16,6 +16,7 @@ mod hops;
 mod hostile;
 mod job_metrics;
 mod jobs;
+mod long_work;
 mod odd_bytes;
 mod operator;
 mod process;

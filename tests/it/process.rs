@@ -61,6 +61,12 @@ impl Running {
         }
     }
 
+    /// SIGTERM, and waits for its end.
+    pub(crate) fn end(mut self) {
+        self.signal("TERM");
+        assert!(self.child.wait().unwrap().success());
+    }
+
     fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args([&format!("-{name}"), &self.child.id().to_string()])

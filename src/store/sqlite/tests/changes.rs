@@ -375,6 +375,7 @@ async fn a_job_that_did_not_start_in_time_expires() {
         new(room.accept(asked).await.unwrap());
     }
     now(room.start("at-work", "a/any", Moment(10)).await.unwrap());
+    stale(room.start("late", "a/any", Moment(51)).await);
     assert!(room.expire(Moment(49), 9).await.unwrap().is_empty());
     assert_eq!(room.expire(Moment(50), 9).await.unwrap().len(), 1);
     assert_eq!(
