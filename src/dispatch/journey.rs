@@ -131,7 +131,7 @@ impl Dispatch {
         body: &Bytes,
     ) -> Result<Journey, Refusal> {
         let Some(service) = world.service(service).cloned() else {
-            return Err(Refusal::NotFound(format!(
+            return Err(Refusal::NoSuch(format!(
                 "there is no service `{service}`"
             )));
         };

@@ -24,9 +24,11 @@ pub fn document(
     at: &str,
 ) -> Value {
     let mut doc = Map::new();
-    let id = job.client_id.as_ref().unwrap_or(&job.id);
-    let path = format!("{at}/{id}");
-    doc.insert("id".into(), json!(id));
+    let path = format!("{at}/{}", job.id);
+    doc.insert("id".into(), json!(job.id));
+    if let Some(id) = &job.client_id {
+        doc.insert("client_id".into(), json!(id));
+    }
     doc.insert("state".into(), json!(job.state.word()));
     if job.canceling && !job.state.is_over() {
         doc.insert("canceling".into(), json!(true));

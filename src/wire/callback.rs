@@ -16,7 +16,7 @@ impl Wire {
         job: &str,
         attempt: &str,
     ) -> Result<Answer, Refusal> {
-        let unknown = || Refusal::NotFound("nobody waits for a call here".into());
+        let unknown = || Refusal::NoSuch("nobody waits for a call here".into());
         let attempt: u32 = attempt.parse().map_err(|_| unknown())?;
         let token = query(call.query, "token").unwrap_or_default();
         if !jobs.is_callback(job, attempt, &token) {

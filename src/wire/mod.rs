@@ -140,7 +140,7 @@ impl Wire {
 
     fn jobs(&self) -> Result<&Jobs, Refusal> {
         self.dispatch.jobs().ok_or_else(|| {
-            Refusal::NotFound("this gateway keeps no jobs: its file names no `data_dir`".into())
+            Refusal::NoSuch("this gateway keeps no jobs: its file names no `data_dir`".into())
         })
     }
 
@@ -184,7 +184,7 @@ fn gone(jobs: &Jobs, what: &str, id: &str) -> Refusal {
         Some(made) if jobs.now().0.saturating_sub(made) > OLD_MS => {
             Refusal::Gone(format!("there is no {what} `{id}` any more"))
         }
-        _ => Refusal::NotFound(format!("there is no {what} `{id}`")),
+        _ => Refusal::NoSuch(format!("there is no {what} `{id}`")),
     }
 }
 

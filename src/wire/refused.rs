@@ -9,7 +9,7 @@ pub fn status(why: &Refusal) -> StatusCode {
     match why {
         Refusal::BadRequest(_) => StatusCode::BAD_REQUEST,
         Refusal::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-        Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+        Refusal::NotFound(_) | Refusal::NoSuch(_) => StatusCode::NOT_FOUND,
         Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,

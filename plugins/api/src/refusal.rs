@@ -13,6 +13,9 @@ pub enum Refusal {
     /// Nothing is served under this host and path.
     #[error("nothing is served here: {0}")]
     NotFound(String),
+    /// What is asked for by its name is not there.
+    #[error("{0}")]
+    NoSuch(String),
     /// The body is larger than this route takes.
     #[error("the body is larger than {max} bytes")]
     BodyTooLarge {
@@ -97,7 +100,7 @@ impl Refusal {
         match self {
             Refusal::BadRequest(_) => "bad_request",
             Refusal::Unauthorized(_) => "unauthorized",
-            Refusal::NotFound(_) => "not_found",
+            Refusal::NotFound(_) | Refusal::NoSuch(_) => "not_found",
             Refusal::BodyTooLarge { .. } => "body_too_large",
             Refusal::HeadTooLarge(_) => "head_too_large",
             Refusal::TooSlow => "too_slow",

@@ -34,14 +34,14 @@ impl Letters for Secretary {
         let Some(url) = job.webhook.as_ref().filter(|_| job.state.is_over()) else {
             return Vec::new();
         };
-        let id = job.client_id.as_ref().unwrap_or(&job.id);
         // By the gateway's own id: a link that is signed names nothing that a client could have chosen.
         let path = format!("/_tabane/jobs/{}", job.id);
         let payload = json!({
             "type": format!("job.{}", job.state),
             "timestamp": job.ended.map(moment),
             "data": {
-                "id": id,
+                "id": job.id,
+                "client_id": job.client_id,
                 "state": job.state.word(),
                 "service": job.service,
                 "tags": few(&job.tags),

@@ -106,7 +106,7 @@ impl Wire {
         let named = &wanted.service;
         let service = call.world.service(named).cloned();
         let service =
-            service.ok_or_else(|| Refusal::NotFound(format!("there is no service `{named}`")))?;
+            service.ok_or_else(|| Refusal::NoSuch(format!("there is no service `{named}`")))?;
         let frames = Frames::read(&wanted.frames).map_err(|why| match why {
             FramesError::TooMany => Refusal::Unprocessable(why.to_string()),
             _ => bad(why.to_string()),

@@ -125,7 +125,8 @@ fn a_job_goes_by_the_name_its_client_chose_and_its_letter_by_ours() {
     let letter = &secretary().of_job(&one)[0];
     assert_eq!(letter.id, "msg_01J0000000000000000000000A_4");
     let told = payload(&letter.payload);
-    assert_eq!(told["data"]["id"], "frame-7");
+    assert_eq!(told["data"]["id"], "01J0000000000000000000000A");
+    assert_eq!(told["data"]["client_id"], "frame-7");
     assert_eq!(
         told["data"]["links"]["self"],
         "https://gpu.example/_tabane/jobs/01J0000000000000000000000A",
