@@ -74,9 +74,9 @@ impl Work {
             runner.jobs.clone(),
             self.job.id.clone(),
             running.clone(),
-            self.handle.is_some(),
+            self.handle.clone(),
         );
-        let attempt = match self.attempt(&runner.jobs, &service).await {
+        let mut attempt = match self.attempt(&runner.jobs, &service).await {
             Ok(attempt) => attempt,
             Err(error) => {
                 let why = format!("its request cannot be read back: {error}");
@@ -106,6 +106,8 @@ impl Work {
             }
         };
         report.flush().await;
+        // What runs no more can still be stopped by its name.
+        attempt.handle = report.taken_as();
         let Some(came) = came else {
             // The gateway goes down, and the node works on.
             return lease.end(End::Unused);

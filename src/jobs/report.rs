@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::Request;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tabane_api::{Report, Superseded};
 
 /// Progress and log lines are written so often at most: they are told at once, and only their last word has to last.
@@ -25,8 +24,8 @@ pub struct Reporter {
     job: JobId,
     attempt: u32,
     running: Arc<Running>,
-    /// Whether the backend has taken it: then it outlives this process.
-    handed_over: AtomicBool,
+    /// What the backend calls it, once it has taken it: then it outlives this process.
+    taken_as: Mutex<Option<Arc<str>>>,
     unwritten: Mutex<Unwritten>,
 }
 
@@ -40,8 +39,13 @@ struct Unwritten {
 // === impl Reporter ===
 
 impl Reporter {
-    /// Reports of this attempt; `handed_over`: it was taken up again by its handle.
-    pub fn new(jobs: Jobs, job: JobId, running: Arc<Running>, handed_over: bool) -> Arc<Self> {
+    /// Reports of this attempt; `taken_as`: the handle by which it was taken up again.
+    pub fn new(
+        jobs: Jobs,
+        job: JobId,
+        running: Arc<Running>,
+        taken_as: Option<Arc<str>>,
+    ) -> Arc<Self> {
         Arc::new(Reporter {
             attempt: running.attempt(),
             unwritten: Mutex::new(Unwritten {
@@ -51,13 +55,18 @@ impl Reporter {
             jobs,
             job,
             running,
-            handed_over: AtomicBool::new(handed_over),
+            taken_as: taken_as.into(),
         })
     }
 
     /// Whether the backend has taken the work and can be asked for it again.
     pub fn is_handed_over(&self) -> bool {
-        self.handed_over.load(Ordering::Acquire)
+        self.taken_as.lock().is_some()
+    }
+
+    /// What the backend calls the work, once it has taken it.
+    pub fn taken_as(&self) -> Option<Arc<str>> {
+        self.taken_as.lock().clone()
     }
 
     /// Writes what was reported and not written yet.
@@ -114,7 +123,7 @@ impl Report for Reporter {
         let changed = store.handle(&self.job, self.attempt, handle, now).await;
         let changed = self.jobs.told(changed);
         self.durable(changed)?;
-        self.handed_over.store(true, Ordering::Release);
+        *self.taken_as.lock() = Some(handle.into());
         Ok(())
     }
 

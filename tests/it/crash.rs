@@ -24,14 +24,14 @@ use tokio::time::{sleep, timeout};
 const LONG: Duration = Duration::from_secs(120);
 
 /// A gateway that comes back after it was killed, each time on another port.
-struct Phoenix {
+pub(crate) struct Phoenix {
     dir: TempDir,
     running: Mutex<Option<Running>>,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
 impl Phoenix {
-    fn rise(yaml: &str) -> Arc<Phoenix> {
+    pub(crate) fn rise(yaml: &str) -> Arc<Phoenix> {
         let dir = tempfile::tempdir().unwrap();
         let yaml =
             format!("listen: [\"127.0.0.1:0\"]\nadmin: {{address: \"127.0.0.1:0\"}}\n{yaml}");
@@ -52,7 +52,7 @@ impl Phoenix {
     }
 
     /// `kill -9`, and a new one on the same data.
-    fn die_and_rise(&self) {
+    pub(crate) fn die_and_rise(&self) {
         drop(self.running.lock().take());
         self.start();
     }
@@ -86,7 +86,7 @@ impl Phoenix {
     }
 
     /// Asks until there is an answer that is not for want of a gateway.
-    async fn get(&self, path: &str) -> (StatusCode, Bytes) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Bytes) {
         loop {
             match self.try_send(Method::GET, path, &[], Bytes::new()).await {
                 Some((status, _, body)) if status != 503 => return (status, body),
@@ -96,7 +96,7 @@ impl Phoenix {
     }
 
     /// Hands a request in, as often as it takes until there is a 202; its job's path.
-    async fn submit(&self, path: &str, key: &str, body: Bytes) -> String {
+    pub(crate) async fn submit(&self, path: &str, key: &str, body: Bytes) -> String {
         let headers = [("prefer", "respond-async"), ("idempotency-key", key)];
         loop {
             let sent = self
@@ -110,7 +110,7 @@ impl Phoenix {
         }
     }
 
-    async fn over(&self, job: &str) -> Value {
+    pub(crate) async fn over(&self, job: &str) -> Value {
         let until = async {
             loop {
                 let (status, body) = self.get(job).await;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod arrays;
+mod batch;
 mod bodies;
 mod crash;
 mod deploy;
