@@ -51,8 +51,11 @@ pub(super) async fn begin(shared: Arc<Shared>, active: Active, lease: Lease, job
             };
             work.run(lease).await;
         }
-        // Taken back in this very moment.
-        Ok(Changed::Stale) => lease.end(End::Unused),
+        // Taken back in this very moment, or too late; if it waits all the same, it is looked at again.
+        Ok(Changed::Stale) => {
+            lease.end(End::Unused);
+            runner.delay(job, runner.jobs.now().after(STORE_AGAIN));
+        }
         Err(error) => {
             lease.end(End::Unused);
             tracing::error!(%job, %error, "a job cannot start; it is tried again");

@@ -4,6 +4,7 @@ use super::{Dispatch, Shared};
 use crate::store::{Moment, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
+use tabane_api::JobState;
 use tokio::time::{Instant, sleep};
 
 /// How often the store is asked who expired.
@@ -91,7 +92,7 @@ impl Shared {
             let all = due.len() < STEP;
             for (i, id) in due.iter().enumerate() {
                 match runner.jobs.store().find(None, id).await {
-                    Ok(Some(job)) if !job.state.is_over() => self.enqueue(&job),
+                    Ok(Some(job)) if job.state == JobState::Queued => self.enqueue(&job),
                     Ok(_) => {}
                     Err(error) => {
                         for id in &due[i..] {

@@ -442,7 +442,7 @@ pub trait JobStore: Send + Sync {
     async fn accept_array(&self, array: NewArray) -> Result<ArrayAccepted, StoreError>;
 
     /// A new attempt begins on this endpoint: `Queued → Starting`, attempt number raised, event `started`.
-    /// Stale when it does not wait, waits for its `not_before`, or is being canceled.
+    /// Stale when it does not wait, waits for its `not_before`, or should have started before now.
     async fn start(&self, job: &str, endpoint: &str, now: Moment) -> Result<Changed, StoreError>;
 
     /// The attempt is about to hand its work over (`AttemptRecord::submitting`). No event.

@@ -20,8 +20,9 @@ pub(super) fn start(
         return Ok(Changed::Stale);
     };
     let job = &mut held.record;
-    let waits = job.state == JobState::Queued && job.not_before.is_none_or(|moment| moment <= now);
-    if !waits {
+    let due = job.not_before.is_none_or(|moment| moment <= now);
+    let late = job.start_by.is_some_and(|moment| moment <= now);
+    if job.state != JobState::Queued || !due || late {
         return Ok(Changed::Stale);
     }
     job.state = JobState::Starting;

@@ -205,7 +205,8 @@ impl Rules {
 
     fn start(&mut self, id: &str, endpoint: &str, at: Moment) -> Option<String> {
         let held = self.jobs.get_mut(id)?;
-        if held.job.state != JobState::Queued || held.job.not_before > Some(at) {
+        let late = held.job.start_by.is_some_and(|by| by <= at);
+        if held.job.state != JobState::Queued || held.job.not_before > Some(at) || late {
             return None;
         }
         held.job.state = JobState::Starting;
