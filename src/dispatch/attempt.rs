@@ -109,6 +109,8 @@ impl Work {
             }
         };
         report.flush().await;
+        // What runs no more can still be stopped by its name.
+        attempt.handle = report.taken_as();
         let Some(came) = came else {
             // The gateway goes down, and the node works on.
             return lease.end(End::Unused);

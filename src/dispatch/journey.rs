@@ -131,9 +131,7 @@ impl Dispatch {
         body: &Bytes,
     ) -> Result<Journey, Refusal> {
         let Some(service) = world.service(service).cloned() else {
-            return Err(Refusal::NoSuch(format!(
-                "there is no service `{service}`"
-            )));
+            return Err(Refusal::NoSuch(format!("there is no service `{service}`")));
         };
         if service.plan.jobs.mode == JobsMode::Off {
             let name = &service.plan.name;

@@ -262,8 +262,13 @@ async fn a_client_may_choose_the_id() {
     let document = scene.over("/_tabane/jobs/shot-010.v2").await;
     assert_eq!(document["client_id"], "shot-010.v2");
     let id = document["id"].as_str().unwrap();
-    let operator = scene.admin(Method::GET, &format!("/api/v1/jobs/{id}")).await;
-    assert_eq!((operator.status.as_u16(), &operator.json()["client_id"]), (200, &document["client_id"]));
+    let operator = scene
+        .admin(Method::GET, &format!("/api/v1/jobs/{id}"))
+        .await;
+    assert_eq!(
+        (operator.status.as_u16(), &operator.json()["client_id"]),
+        (200, &document["client_id"])
+    );
     assert_eq!(document["request"]["target"], "/echo?q=1");
     assert_eq!(
         scene.get("/_tabane/jobs/shot-010.v2/result").await.body,
