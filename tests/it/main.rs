@@ -11,6 +11,7 @@ mod forward;
 mod health;
 mod hops;
 mod hostile;
+mod job_commands;
 mod jobs;
 mod odd_bytes;
 mod operator;
