@@ -121,8 +121,9 @@ impl Remote {
         if !answer.status().is_success() {
             return Err(refusal(answer).into());
         }
-        let text = answer.body_mut().with_config().limit(u64::MAX);
-        text.read_to_string().context("the answer broke off")
+        let body = answer.body_mut().with_config().limit(u64::MAX);
+        let bytes = body.read_to_vec().context("the answer broke off")?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The document of a good answer.
@@ -191,9 +192,17 @@ pub(super) fn percent(text: &str) -> String {
 pub(super) fn done(asked: Result<()>) -> ExitCode {
     match asked {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough, as `head` has.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tabane: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether our own output was closed. What breaks between us and the gateway is an error of the client's library.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

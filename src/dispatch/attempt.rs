@@ -109,12 +109,11 @@ impl Work {
             }
         };
         report.flush().await;
-        // What runs no more can still be stopped by its name.
-        attempt.handle = report.taken_as();
         let Some(came) = came else {
             // The gateway goes down, and the node works on.
             return lease.end(End::Unused);
         };
+        // What runs no more can still be stopped by its name.
         attempt.handle = report.handle();
         let idle = match &came {
             Came::Stopped(why) => self.stop(&service, &attempt, &*client, *why).await,

@@ -14,6 +14,7 @@ mod full;
 mod health;
 mod hops;
 mod hostile;
+mod job_commands;
 mod job_metrics;
 mod jobs;
 mod long_work;

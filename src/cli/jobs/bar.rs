@@ -93,31 +93,29 @@ impl Screen {
         let line = line(documents, width.saturating_sub(1));
         if line != self.drawn {
             self.drawn = line;
-            print!("\r\x1b[K{}", self.drawn);
-            flush();
+            put(&format!("\r\x1b[K{}", self.drawn));
         }
     }
 
     /// Prints a line that stays.
     pub(super) fn say(&mut self, said: &str) {
         self.clear();
-        println!("{said}");
-        flush();
+        put(&format!("{said}\n"));
     }
 
     /// Takes away what is drawn.
     pub(super) fn clear(&mut self) {
         if !self.drawn.is_empty() {
             self.drawn.clear();
-            print!("\r\x1b[K");
-            flush();
+            put("\r\x1b[K");
         }
     }
 }
 
-fn flush() {
-    // Whoever closed it does not want to see more.
-    let _ = io::stdout().flush();
+fn put(text: &str) {
+    let mut out = io::stdout().lock();
+    // Whoever closed it does not want to see more; the exit code still says how it ended.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

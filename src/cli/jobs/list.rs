@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use http::Method;
 use serde_json::Value;
+use std::io::{self, Write};
 use std::time::SystemTime;
 
 /// The most that the API gives at once.
@@ -56,6 +57,7 @@ pub(super) fn list(remote: &Remote, args: &ListArgs) -> Result<()> {
         words("node"),
         words("progress"),
     ]);
+    let mut out = io::stdout().lock();
     let now = SystemTime::now();
     let most = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let mut left = if args.all { usize::MAX } else { most };
@@ -66,7 +68,7 @@ pub(super) fn list(remote: &Remote, args: &ListArgs) -> Result<()> {
         let jobs = page["jobs"].as_array().map_or(&[][..], Vec::as_slice);
         for job in jobs {
             if args.json {
-                println!("{job}");
+                writeln!(out, "{job}")?;
             } else {
                 table.row(row(job, node(remote, job), now));
             }
@@ -78,7 +80,7 @@ pub(super) fn list(remote: &Remote, args: &ListArgs) -> Result<()> {
         }
     }
     if !args.json {
-        print!("{}", table.render(""));
+        write!(out, "{}", table.render(""))?;
         if cursor.is_some() {
             eprintln!("there are more: --all lists them");
         }

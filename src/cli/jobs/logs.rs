@@ -154,29 +154,23 @@ impl Log {
         self.kept(lines.collect())
     }
 
-    /// What was kept ends with what was printed first; newer lines may have been printed since.
-    fn kept(&mut self, mut lines: Vec<String>) -> Vec<String> {
-        let shared = |count: usize| {
-            lines[lines.len() - count..]
-                .iter()
-                .eq(self.live.iter().take(count))
-        };
-        let most = lines.len().min(self.live.len());
-        if let Some(count) = (1..=most).rev().find(|count| shared(*count)) {
-            self.live.drain(..count);
-            lines.truncate(lines.len() - count);
-        } else {
-            // Of very many, the oldest are not kept.
-            let live = self.live.make_contiguous();
-            let kept = live
-                .windows(lines.len().max(1))
-                .position(|all| all == lines);
-            if let Some(at) = kept {
-                self.live.drain(..at + lines.len());
-                lines.clear();
-            }
+    /// What was printed stands among what is kept, in the same order: between lines that were logged before anybody
+    /// listened, or while nobody did. What was printed since is not kept yet.
+    fn kept(&mut self, lines: Vec<String>) -> Vec<String> {
+        let mut live = self.live.clone();
+        let mut fresh = lines.clone();
+        fresh.retain(|line| live.pop_front_if(|printed| printed == line).is_none());
+        if fresh.len() == lines.len() {
+            // The line that was printed first is not among them: of very many, the oldest are not kept.
+            fresh.retain(
+                |line| match live.iter().position(|printed| printed == line) {
+                    Some(at) => live.drain(..=at).next().is_none(),
+                    None => true,
+                },
+            );
         }
-        lines
+        self.live = live;
+        fresh
     }
 }
 
@@ -245,7 +239,10 @@ mod tests {
             ("a b", "a b", "", ""),
             // Some had been logged before anybody listened.
             ("c", "a b c", "a b", ""),
-            // Newer ones are not kept yet.
+            // Some were logged while nobody listened.
+            ("b", "a b c", "a c", ""),
+            // Newer ones are not kept yet, even if they read like older ones.
+            ("a b x", "x a b", "x", "x"),
             ("a b c", "a b", "", "c"),
             // Nobody listened.
             ("", "a b", "a b", ""),
@@ -254,6 +251,8 @@ mod tests {
             ("x x", "x", "", "x"),
             // So many that the oldest were not kept.
             ("a b c d", "b c", "", "d"),
+            // What was printed last got lost with the gateway.
+            ("lost a", "a b", "b", ""),
             ("a", "", "", "a"),
         ] {
             let mut log = Log::default();

@@ -170,11 +170,12 @@ fn follow_one(
     let mut answered = Instant::now();
     // What happens between two questions would be noticed when the next is answered: ask soon while things change.
     let mut hold = 1;
-    loop {
-        let over = is_over(&document);
-        if tell.send((at, News::Stands(document.clone()))).is_err() || over {
-            return Ok(());
-        }
+    let stands = |document: &Value| {
+        let told = tell.send((at, News::Stands(document.clone())));
+        told.is_ok() && !is_over(document)
+    };
+    let mut goes_on = stands(&document);
+    while goes_on {
         let asked = Instant::now();
         match held(remote, &path, hold) {
             Ok(now) => {
@@ -182,6 +183,7 @@ fn follow_one(
                 let changed = now["state"] != document["state"] || now["done"] != document["done"];
                 hold = if changed { 1 } else { (hold * 2).min(most) };
                 document = now;
+                goes_on = stands(&document);
                 // A gateway that goes down holds no question.
                 if !changed && asked.elapsed() < PAUSE {
                     sleep(PAUSE);
@@ -194,6 +196,7 @@ fn follow_one(
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 /// How it stands when its state has changed, or after so many seconds.
