@@ -88,6 +88,7 @@ fn a_job_that_is_over_is_told() {
             "timestamp": "2023-11-14T22:13:20.123Z",
             "data": {
                 "id": "01J0000000000000000000000A",
+                "client_id": null,
                 "state": "succeeded",
                 "service": "render",
                 "tags": ["shot=010", "night"],
