@@ -118,6 +118,7 @@ services:
   any:
     kind: http
     pool: [{url: http://127.0.0.1:18301, slots: 400}, {url: http://127.0.0.1:18302, slots: 400}]
+    cors: "*"
   gradio:
     kind: {http: {probe: /config}}
     pool: [{url: http://127.0.0.1:18311, slots: 50}, {url: http://127.0.0.1:18312, slots: 50}]
@@ -176,6 +177,23 @@ if has curl; then
 else
     skip "curl is not installed"
 fi
+if has curl; then
+    job() {
+        place=$(curl -sSf -i -H 'Prefer: respond-async' --data-binary "@$scratch/body" "$url/echo" | tr -d '\r' |
+            sed -n 's/^location: //Ip')
+        curl -sSf -H 'Prefer: wait=30' "$url$place" && curl -sSf -H 'Prefer: wait=30' "$url$place/result" | cmp - "$scratch/body" &&
+            curl -sSf -N "$url$place/events" | grep '^event: finished'
+    }
+    what="curl hands a job of 3 MB in, waits for it and gets its result"
+    check job
+fi
+for client in python node chromium; do
+    what="the example of JOBS.md runs in $client"
+    case $client in
+    python) if imports requests; then check "$PYTHON" "$real/jobs_clients.py" python $url; else skip "Python's requests is not installed"; fi ;;
+    *) if has $client && has "$PYTHON"; then check "$PYTHON" "$real/jobs_clients.py" $client $url; else skip "$client is not installed"; fi ;;
+    esac
+done
 if imports websockets; then
     what="Python's websockets talks through the gateway"
     check "$PYTHON" -c "

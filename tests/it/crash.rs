@@ -64,7 +64,7 @@ impl Phoenix {
         self.start();
     }
 
-    async fn try_send(
+    pub(crate) async fn try_send(
         &self,
         method: Method,
         path: &str,

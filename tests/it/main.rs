@@ -17,6 +17,7 @@ mod hostile;
 mod job_commands;
 mod job_metrics;
 mod jobs;
+mod letters;
 mod long_work;
 mod odd_bytes;
 mod operator;

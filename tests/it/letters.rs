@@ -1,0 +1,79 @@
+//! Whoever asked to be told of a job's end is told, signed, and also when everybody was away for a while.
+
+use crate::crash::Phoenix;
+use crate::jobs::stored;
+use crate::scene::nodes;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use standardwebhooks::Webhook;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// Takes one letter and says that it has it.
+async fn receive(listener: &TcpListener) -> (HeaderMap, Vec<u8>) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut all = Vec::new();
+    let end = loop {
+        stream.read_buf(&mut all).await.unwrap();
+        if let Some(end) = all.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+    };
+    let mut headers = HeaderMap::new();
+    for line in std::str::from_utf8(&all[..end]).unwrap().lines().skip(1) {
+        if let Some((name, value)) = line.split_once(':') {
+            let name: HeaderName = name.parse().unwrap();
+            headers.insert(name, HeaderValue::from_str(value.trim()).unwrap());
+        }
+    }
+    let length: usize = headers["content-length"].to_str().unwrap().parse().unwrap();
+    while all.len() < end + length {
+        stream.read_buf(&mut all).await.unwrap();
+    }
+    let answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+    stream.write_all(answer).await.unwrap();
+    (headers, all[end..].to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_outlives_its_receivers_absence_and_the_gateways_and_its_link_needs_no_key() {
+    let nodes = nodes(1).await;
+    let receiver: SocketAddr = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap()
+    };
+    let yaml = format!(
+        "webhooks: {{allow: [127.0.0.0/8], secret: \"{SECRET}\"}}\npublic_url: https://gpu.studio.example\n{}",
+        stored(&[(&nodes[0], 1)], "")
+    );
+    let phoenix = Phoenix::rise(&yaml);
+    let url = format!("http://{receiver}/done");
+    let headers = [("prefer", "respond-async"), ("job-webhook", &*url)];
+    let body = Bytes::from("a scene");
+    let sent = phoenix
+        .try_send(http::Method::POST, "/echo", &headers, body)
+        .await;
+    let (status, headers, _) = sent.unwrap();
+    assert_eq!(status, 202);
+    let place = headers["location"].strip_prefix("https://gpu.studio.example");
+    phoenix.over(place.unwrap()).await;
+    phoenix.die_and_rise();
+
+    let listener = TcpListener::bind(receiver).await.unwrap();
+    let (headers, body) = receive(&listener).await;
+    Webhook::new(SECRET)
+        .unwrap()
+        .verify(&body, &headers)
+        .unwrap();
+    let letter: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(letter["type"], "job.succeeded");
+    let link = letter["data"]["links"]["result"].as_str().unwrap();
+    let link = link.strip_prefix("https://gpu.studio.example").unwrap();
+    assert!(link.contains("token="), "{link}");
+    let (status, result) = phoenix.get(link).await;
+    assert_eq!((status.as_u16(), &result[..]), (200, &b"a scene"[..]));
+}
