@@ -152,6 +152,8 @@ pub(crate) struct Tenant {
     pub(crate) keys: Field<OneOrMany<String>>,
     /// Its share against other tenants, 1 to 1000; 1.
     pub(crate) weight: Field<u64>,
+    /// The most urgent that its jobs may ask for, where a service says `priority: header`; 0.
+    pub(crate) priority_cap: Field<u64>,
 }
 
 /// One machine, or one card with its own servers: facts about it.

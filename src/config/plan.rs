@@ -75,6 +75,8 @@ pub struct TenantPlan {
     pub keys: Vec<Secret>,
     /// Its share against other tenants.
     pub weight: u32,
+    /// The most urgent that its jobs may ask for.
+    pub priority_cap: Urgency,
 }
 
 /// Who may ask without a key.

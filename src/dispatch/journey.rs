@@ -35,6 +35,8 @@ pub struct Journey {
     pub key_headers: Vec<HeaderName>,
     /// What it needs; a placeholder until [`Journey::classify`] said.
     need: Need,
+    /// The most urgent that its tenant's jobs may ask for.
+    cap: Urgency,
     /// Endpoints that failed it.
     excluded: Vec<EndpointId>,
     arrived: Instant,
@@ -94,6 +96,7 @@ impl Dispatch {
         };
         Ok(Journey {
             need: Need::of_class(""),
+            cap: world.priority_cap(&caller.tenant),
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -141,6 +144,7 @@ impl Dispatch {
         }
         let mut journey = Journey {
             need: Need::of_class(""),
+            cap: world.priority_cap(&ask.caller.tenant),
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -337,13 +341,14 @@ impl Journey {
         Ok(Step::Lease)
     }
 
-    /// How soon it wants its turn as a job.
+    /// How soon it gets its turn as a job.
     pub fn job_urgency(&self, headers: &HeaderMap) -> Urgency {
         let service = self.options.priority.unwrap_or(self.service.plan.priority);
         let asked = headers
             .get("priority")
             .and_then(|value| value.to_str().ok());
-        jobs::priority(&self.service.plan.jobs, service, asked.and_then(urgency))
+        let asked = asked.and_then(urgency).unwrap_or_default().max(self.cap);
+        jobs::priority(&self.service.plan.jobs, service, asked)
     }
 
     /// Whether its service and route let it be accepted for later.

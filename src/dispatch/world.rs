@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tabane_api::{EndpointId, Policy, Refusal, Service};
+use tabane_api::{EndpointId, Policy, Refusal, Service, Urgency};
 
 /// The immutable picture of routes, services, kinds and policies that one request sees.
 ///
@@ -152,6 +152,13 @@ impl World {
     ) -> Option<Arc<LiveService>> {
         let (service, _) = self.route(listener, host, path).ok()?;
         Some(service)
+    }
+
+    /// The most urgent that jobs of a tenant may ask for.
+    pub fn priority_cap(&self, tenant: &str) -> Urgency {
+        let mut tenants = self.plan.tenants.iter();
+        let known = tenants.find(|known| &*known.name == tenant);
+        known.map_or(Urgency::FIRST, |known| known.priority_cap)
     }
 
     /// The service of this name.

@@ -239,10 +239,10 @@ fn another(
 }
 
 /// The urgency of a job, as its service says, and as its `Priority` header asks (RFC 9218) where the service listens to it.
-pub fn priority(plan: &JobsPlan, service: Priority, asked: Option<Urgency>) -> Urgency {
+pub fn priority(plan: &JobsPlan, service: Priority, asked: Urgency) -> Urgency {
     match plan.priority.unwrap_or(service) {
         Priority::Fixed(urgency) => urgency,
-        Priority::Header => asked.unwrap_or_default().max(plan.priority_cap),
+        Priority::Header => asked.max(plan.priority_cap),
     }
 }
 

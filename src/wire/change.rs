@@ -198,5 +198,9 @@ pub(super) fn allowed(call: &Call<'_>, service: &str, asked: Urgency) -> Urgency
     let cap = service.map_or(JobsPlan::default().priority_cap, |service| {
         service.plan.jobs.priority_cap
     });
-    asked.max(cap)
+    let own = match &call.who {
+        Who::Tenant(caller) => call.world.priority_cap(&caller.tenant),
+        _ => Urgency::FIRST,
+    };
+    asked.max(cap).max(own)
 }

@@ -670,8 +670,8 @@ async fn lists_are_filtered_and_paged_newest_first() {
 async fn a_link_shows_one_job_without_a_key_until_it_expires() {
     let nodes = nodes(1).await;
     let yaml = format!(
-        "access: {{anonymous: deny}}\ntenants: {{studio: studio-key, other: other-key}}\n{}",
-        stored(&[(&nodes[0], 1)], "")
+        "access: {{anonymous: deny}}\ntenants: {{studio: {{key: studio-key, priority_cap: 5}}, other: other-key}}\n{}",
+        stored(&[(&nodes[0], 1)], "priority: header")
     );
     let scene = Scene::start(&yaml).await;
     let ask = scene.ask("POST", "/echo").with("prefer", "respond-async");
@@ -694,6 +694,17 @@ async fn a_link_shows_one_job_without_a_key_until_it_expires() {
         shown = scene.get(result).await;
     }
     assert_eq!((shown.status.as_u16(), &shown.body[..]), (200, &b"x"[..]));
+    let ask = scene.ask("POST", "/echo").with("prefer", "respond-async");
+    let urgent = ask
+        .with("x-api-key", "studio-key")
+        .with("priority", "u=0")
+        .send()
+        .await;
+    assert_eq!(
+        urgent.json()["priority"],
+        5,
+        "its tenant may ask for no more"
+    );
     let altered = result.replace("token=A", "token=B");
     assert_eq!(scene.get(&altered).await.status, 401);
     let token = result.split("token=").nth(1).unwrap();

@@ -13,6 +13,7 @@ use crate::config::units::Size;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use tabane_api::Urgency;
 
 /// Shorter ones are guessed.
 const SHORTEST_KEY: usize = 8;
@@ -105,10 +106,12 @@ pub(crate) fn tenants(all: &All, findings: &Findings) -> Vec<TenantPlan> {
             findings.missing(name.spot, "key", "say `key: \"${file:/run/secrets/NAME}\"`");
         }
         let weight = value::number(&typed.weight, 1..=1000, 1, "", spot, findings) as u32;
+        let cap = value::number(&typed.priority_cap, 0..=7, 0, "0 is first", spot, findings);
         tenants.push(TenantPlan {
             name: name.value.as_str().into(),
             keys,
             weight,
+            priority_cap: Urgency::new(cap as u8),
         });
     }
     tenants
