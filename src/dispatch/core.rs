@@ -110,7 +110,9 @@ impl Core {
             let verdict = verdict(&self.upstreams, action);
             if let Ok(upstream) = &verdict {
                 let service = &waiter.service.plan.name;
-                self.times.began(service, upstream, &waiter.need, now);
+                let asked = !self.jobs.is_empty();
+                self.times
+                    .began(service, upstream, &waiter.need, asked, now);
             }
             out.verdicts.push((waiter, verdict));
             false
@@ -127,7 +129,8 @@ impl Core {
         now: Instant,
     ) -> Result<Arc<Upstream>, Refusal> {
         let upstream = verdict(&self.upstreams, action)?;
-        self.times.began(service, &upstream, need, now);
+        let asked = !self.jobs.is_empty();
+        self.times.began(service, &upstream, need, asked, now);
         Ok(upstream)
     }
 

@@ -143,7 +143,8 @@ impl Shared {
             core.fleet
                 .occupy(endpoint, job.need.slots, now())
                 .then_some(())?;
-            core.times.began(&job.service, &upstream, &job.need, now());
+            core.times
+                .began(&job.service, &upstream, &job.need, true, now());
             upstream
         };
         Some(Lease::new(

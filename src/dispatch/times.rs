@@ -9,13 +9,19 @@ use crate::schedule::{ClassKey, Estimator, Eta, PoolId, Span, remaining};
 use crate::store::LearnedTime;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Need};
+
+/// Of familiar work that is over in a moment, one run in so many is learned from.
+const SAMPLE: u64 = 16;
+const SHORT: Duration = Duration::from_secs(1);
 
 /// Learned times, and the work under way they are held against.
 #[derive(Default)]
 pub(super) struct Times {
     estimator: Estimator,
+    /// Counts what ended, for what is learned from only now and then.
+    ended: u64,
     /// What is at work on each endpoint: expected to take so long, since then.
     at_work: HashMap<EndpointId, Vec<(Span, Instant)>>,
 }
@@ -35,16 +41,21 @@ impl Times {
         self.estimator.weigh(all);
     }
 
-    /// Work begins on an endpoint.
+    /// Work begins on an endpoint. `is_asked`: jobs wait, who may be told how long it takes.
     pub(super) fn began(
         &mut self,
         service: &Arc<str>,
         upstream: &Upstream,
         need: &Need,
+        is_asked: bool,
         now: Instant,
     ) {
         if need.slots == 0 {
             return;
+        }
+        if !is_asked {
+            let at_work = self.at_work.entry(upstream.id).or_default();
+            return at_work.push((Span::default(), now));
         }
         let class = key(service, need);
         let cold = !self.estimator.is_ready(&class, &upstream.name);
@@ -75,6 +86,12 @@ impl Times {
         if matches!(end, End::Done) && lease.is_learned() {
             let class = key(&lease.service().plan.name, need);
             let took = now.saturating_duration_since(lease.granted());
+            // Requests by the thousand each second need not all be learned from.
+            self.ended += 1;
+            let one_of_many = took < SHORT && !self.ended.is_multiple_of(SAMPLE);
+            if one_of_many && self.estimator.is_familiar(&class, &lease.upstream().name) {
+                return;
+            }
             self.estimator
                 .learn(&class, &lease.upstream().name, need.size, took);
         }

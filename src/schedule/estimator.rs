@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// How many pairs of class and endpoint are kept: some 100 classes on 100 endpoints, in a few MiB.
 const MOST: usize = 10_000;
+/// After so many runs a single one moves an average by a tenth at most, and there are many of them.
+const FAMILIAR: u64 = 64;
 /// Sizes beyond these say nothing about work: someone's joke, or a bad extractor.
 const SIZES: (f64, f64) = (1e-9, 1e15);
 /// Times are taken to lie between a microsecond and a year.
@@ -143,6 +145,13 @@ impl Estimator {
         }
         self.changed.insert((class.clone(), endpoint));
         self.forget();
+    }
+
+    /// Whether one more run of this class would tell next to nothing: it runs there all the time, and was seen often.
+    pub fn is_familiar(&self, class: &ClassKey, endpoint: &str) -> bool {
+        let own = self.classes.get(class).and_then(|on| on.get(endpoint));
+        let often = own.is_some_and(|own| own.learned.runs() >= FAMILIAR);
+        often && self.is_ready(class, endpoint)
     }
 
     /// Whether an endpoint last ran this class, and so need not get ready for it.
