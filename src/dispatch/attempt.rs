@@ -57,8 +57,10 @@ pub(super) async fn begin(shared: Arc<Shared>, active: Active, lease: Lease, job
             runner.delay(job, runner.jobs.now().after(STORE_AGAIN));
         }
         Err(error) => {
-            lease.end(End::Unused);
             tracing::error!(%job, %error, "a job cannot start; it is tried again");
+            // The slot is kept meanwhile: all that wait would else be granted and given back in no time, again and again.
+            sleep(STORE_AGAIN).await;
+            lease.end(End::Unused);
             runner.delay(job, runner.jobs.now().after(STORE_AGAIN));
         }
     }
@@ -72,7 +74,7 @@ impl Work {
         let runner = self.active.runner().clone();
         let service = self.service(&lease);
         let client = self.shared.means.clients.client(lease.upstream());
-        let running = Arc::new(runner.jobs.running(&self.job.id, self.job.attempt));
+        let running = Arc::new(runner.jobs.running(&self.job));
         let report = Reporter::new(
             runner.jobs.clone(),
             self.job.id.clone(),
@@ -255,33 +257,39 @@ impl Work {
         if matches!(blame, Blame::None) || failed {
             self.shared.class_ended(&self.job, &endpoint, failed);
         }
-        if let Some(job) = self.write(&runner, &endpoint, ended).await
+        if let Some(job) = write(&runner, &self.job, Some(&endpoint), ended).await
             && job.state == JobState::Queued
         {
             self.shared.enqueue(&job);
         }
     }
+}
 
-    /// Writes the end, however long the store takes to be well again; `None`: it is not this attempt's to write.
-    async fn write(&self, runner: &Runner, endpoint: &str, ended: Ended) -> Option<JobRecord> {
-        let mut phase = runner.phase();
-        loop {
-            let (id, attempt) = (&self.job.id, self.job.attempt);
-            let written = runner.jobs.end(id, attempt, Some(endpoint), ended.clone());
-            match written.await {
-                Ok(Changed::Now(job)) => return Some(*job),
-                Ok(Changed::Stale) => return None,
-                Err(error) => {
-                    tracing::error!(job = %self.job.id, %error, "cannot write how a job ended; trying again");
-                }
+/// Writes the end of an attempt, however long the store takes to be well again; `None`: it is not this attempt's to write.
+pub(super) async fn write(
+    runner: &Runner,
+    job: &JobRecord,
+    endpoint: Option<&str>,
+    ended: Ended,
+) -> Option<JobRecord> {
+    let mut phase = runner.phase();
+    loop {
+        let written = runner
+            .jobs
+            .end(&job.id, job.attempt, endpoint, ended.clone());
+        match written.await {
+            Ok(Changed::Now(job)) => return Some(*job),
+            Ok(Changed::Stale) => return None,
+            Err(error) => {
+                tracing::error!(job = %job.id, %error, "cannot write how a job ended; trying again");
             }
-            tokio::select! {
-                over = phase.wait_for(|phase| *phase == Phase::Over) => {
-                    drop(over);
-                    return None;
-                }
-                () = sleep(STORE_AGAIN) => {}
+        }
+        tokio::select! {
+            over = phase.wait_for(|phase| *phase == Phase::Over) => {
+                drop(over);
+                return None;
             }
+            () = sleep(STORE_AGAIN) => {}
         }
     }
 }
@@ -295,29 +303,31 @@ async fn run(
     report: &Reporter,
     lease: &mut Lease,
 ) -> Came {
-    let run = AssertUnwindSafe(service.kind.run(attempt, client, report));
-    let done = match run.catch_unwind().await {
-        Ok(Ok(done)) => done,
-        Ok(Err(error)) => return Came::Error(error),
-        Err(_) => {
-            tracing::error!(job = %attempt.job, service = %service.plan.name,
-                "the kind of this service panicked; this attempt fails, the gateway goes on");
-            return Came::Panicked;
+    // What the kind made of the answer is its code too, and is asked for piece by piece.
+    let run = AssertUnwindSafe(async {
+        let done = match service.kind.run(attempt, client, report).await {
+            Ok(done) => done,
+            Err(error) => return Came::Error(error),
+        };
+        lease.answered();
+        let (head, body) = done.response.into_parts();
+        match jobs.keep_pieces(body).await {
+            Ok((kept, length)) => {
+                let head = ResultHead::new(head.status, head.headers, length);
+                Came::Result(done.verdict, head, kept)
+            }
+            Err(KeepError::Node(error)) => Came::Error(RunError::Node(error)),
+            Err(KeepError::Store(error)) => {
+                tracing::error!(job = %attempt.job, %error, "there is no place for a job's result");
+                Came::NoRoom(format!("its result cannot be kept: {error}"))
+            }
         }
-    };
-    lease.answered();
-    let (head, body) = done.response.into_parts();
-    match jobs.keep_pieces(body).await {
-        Ok((kept, length)) => {
-            let head = ResultHead::new(head.status, head.headers, length);
-            Came::Result(done.verdict, head, kept)
-        }
-        Err(KeepError::Node(error)) => Came::Error(RunError::Node(error)),
-        Err(KeepError::Store(error)) => {
-            tracing::error!(job = %attempt.job, %error, "there is no place for a job's result");
-            Came::NoRoom(format!("its result cannot be kept: {error}"))
-        }
-    }
+    });
+    run.catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(job = %attempt.job, service = %service.plan.name,
+            "the kind of this service panicked; this attempt fails, the gateway goes on");
+        Came::Panicked
+    })
 }
 
 /// Resolves when the gateway lets go of the attempt: at once when its node keeps it by a handle, else at the very end.

@@ -68,7 +68,7 @@ impl Dispatch {
         let Some(jobs) = self.jobs() else { return };
         loop {
             match jobs.store().sweep(now, STEP).await {
-                Ok(swept) if swept == STEP => tokio::task::yield_now().await,
+                Ok(swept) if swept >= STEP => tokio::task::yield_now().await,
                 Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, "jobs that were kept long enough cannot be deleted");

@@ -110,9 +110,7 @@ impl Core {
             let verdict = verdict(&self.upstreams, action);
             if let Ok(upstream) = &verdict {
                 let service = &waiter.service.plan.name;
-                let asked = !self.jobs.is_empty();
-                self.times
-                    .began(service, upstream, &waiter.need, asked, now);
+                self.times.began(service, upstream, &waiter.need, now);
             }
             out.verdicts.push((waiter, verdict));
             false
@@ -129,8 +127,7 @@ impl Core {
         now: Instant,
     ) -> Result<Arc<Upstream>, Refusal> {
         let upstream = verdict(&self.upstreams, action)?;
-        let asked = !self.jobs.is_empty();
-        self.times.began(service, &upstream, need, asked, now);
+        self.times.began(service, &upstream, need, now);
         Ok(upstream)
     }
 

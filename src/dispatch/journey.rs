@@ -136,11 +136,15 @@ impl Dispatch {
         let Some(service) = world.service(service).cloned() else {
             return Err(Refusal::NoSuch(format!("there is no service `{service}`")));
         };
-        if service.plan.jobs.mode == JobsMode::Off {
-            let name = &service.plan.name;
-            return Err(Refusal::Forbidden(format!(
-                "service `{name}` takes no jobs"
-            )));
+        let name = service.plan.name.clone();
+        // Nobody gets by a name where no route would take them.
+        let Some(options) = world.way_to(&name, ask.path) else {
+            let why = format!("no route of service `{name}` takes `{}`", ask.path);
+            return Err(Refusal::NoSuch(why));
+        };
+        if options.jobs.unwrap_or(service.plan.jobs.mode) == JobsMode::Off {
+            let why = format!("service `{name}` takes no jobs here");
+            return Err(Refusal::Forbidden(why));
         }
         let mut journey = Journey {
             need: Need::of_class(""),
@@ -148,7 +152,7 @@ impl Dispatch {
             excluded: Vec::new(),
             arrived: now(),
             service,
-            options: RouteOptions::default(),
+            options,
             caller: ask.caller.clone(),
             key_headers: Vec::new(),
         };

@@ -153,7 +153,7 @@ impl Dispatch {
             shared.world.store(Arc::new(Some(world.clone())));
         });
         shared.membership.send_modify(|count| *count += 1);
-        self.jobs_follow(prior.as_deref(), &world);
+        self.jobs_follow(&world);
         for gone in prior.iter().flat_map(|prior| &prior.services) {
             if world.service(&gone.plan.name).is_none() {
                 shared.means.metrics.forget_service(&gone.plan.name);

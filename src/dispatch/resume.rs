@@ -1,10 +1,11 @@
 //! A gateway that comes back takes up what it left: jobs that wait get their tickets again, attempts that a backend keeps
 //! by a handle get their slots back before anything is granted, and the others are asked for or begin again.
 
-use super::attempt::Work;
+use super::attempt::{self, Work};
 use super::lease::Lease;
 use super::runner::Active;
 use super::{Dispatch, Shared, now};
+use crate::config::plan::OnUnknown;
 use crate::fleet::End;
 use crate::jobs::Came;
 use crate::store::{AttemptRecord, Changed, Ended, JobRecord, Next, StoreError};
@@ -64,25 +65,25 @@ impl Dispatch {
         };
         let attempts = runner.jobs.store().attempts(&job.id).await?;
         let Some(attempt) = attempts.into_iter().next_back() else {
-            return self
-                .begin_again(&job, None, "lost", "its attempt is not on record")
-                .await;
+            self.begin_again(job, None, "lost", "its attempt is not on record");
+            return Ok(());
         };
+        let on = Some(attempt.endpoint.clone());
         // The slot is the GPU's: whatever the node still does of it, nothing else is given to it first.
         let Some(lease) = self.0.occupied(&job, &attempt) else {
-            let why = format!(
-                "its endpoint `{}` is not in the file any more",
-                attempt.endpoint
-            );
-            return self
-                .begin_again(&job, Some(&attempt.endpoint), "lost", &why)
-                .await;
+            let endpoint = &attempt.endpoint;
+            let why = format!("its service or its endpoint `{endpoint}` has left the file");
+            match attempt.submitting || attempt.handle.is_some() {
+                true => self.nobody_knows(job, on, why),
+                false => self.begin_again(job, on, "lost", &why),
+            }
+            return Ok(());
         };
         if attempt.handle.is_none() && !attempt.submitting {
             // The request ended with the gateway's connection; the node may not have noticed yet.
             lease.end(End::Aborted { began: true });
-            let (on, why) = (Some(&*attempt.endpoint), "the gateway went down");
-            return self.begin_again(&job, on, "gateway_restarted", why).await;
+            self.begin_again(job, on, "gateway_restarted", "the gateway went down");
+            return Ok(());
         }
         tracing::info!(job = %job.id, endpoint = %attempt.endpoint, "a job that was at work is taken up again");
         let work = Work {
@@ -99,33 +100,59 @@ impl Dispatch {
     }
 
     /// The attempt came to nothing, and that is nobody's fault.
-    async fn begin_again(
+    fn begin_again(
         &self,
-        job: &JobRecord,
-        endpoint: Option<&str>,
+        job: JobRecord,
+        endpoint: Option<Arc<str>>,
         outcome: &'static str,
         why: &str,
-    ) -> Result<(), StoreError> {
-        let Some(runner) = self.0.runner.get() else {
-            return Ok(());
+    ) {
+        let next = Next::Again {
+            not_before: None,
+            counts: false,
         };
-        let ended = Ended {
-            outcome,
-            error: Some(why.to_owned()),
-            next: Next::Again {
+        self.settle(job, endpoint, outcome, why.to_owned(), next);
+    }
+
+    /// A backend may be at work on it, and cannot be asked any more.
+    fn nobody_knows(&self, job: JobRecord, endpoint: Option<Arc<str>>, why: String) {
+        let world = self.world();
+        let service = world.and_then(|world| world.service(&job.service).cloned());
+        let on_unknown = service.map_or(OnUnknown::Fail, |s| s.plan.jobs.on_unknown);
+        let next = match on_unknown {
+            OnUnknown::Fail => Next::Over(JobState::Dead, None),
+            OnUnknown::Resubmit => Next::Again {
                 not_before: None,
-                counts: false,
+                counts: true,
             },
         };
-        match runner
-            .jobs
-            .end(&job.id, job.attempt, endpoint, ended)
-            .await?
-        {
-            Changed::Now(job) if job.state == JobState::Queued => self.0.enqueue(&job),
-            _ => {}
-        }
-        Ok(())
+        self.settle(job, endpoint, "unknown", why, next);
+    }
+
+    /// Writes an attempt's end, in the background: a store that is full must not keep the gateway from starting.
+    fn settle(
+        &self,
+        job: JobRecord,
+        endpoint: Option<Arc<str>>,
+        outcome: &'static str,
+        why: String,
+        next: Next,
+    ) {
+        let Some(runner) = self.0.runner.get() else {
+            return;
+        };
+        let (dispatch, active) = (self.clone(), Active::new(runner));
+        let ended = Ended {
+            outcome,
+            error: Some(why),
+            next,
+        };
+        tokio::spawn(async move {
+            let written = attempt::write(active.runner(), &job, endpoint.as_deref(), ended).await;
+            if let Some(job) = written.filter(|job| job.state == JobState::Queued) {
+                dispatch.enqueue(&job);
+            }
+        });
     }
 }
 
@@ -143,8 +170,7 @@ impl Shared {
             core.fleet
                 .occupy(endpoint, job.need.slots, now())
                 .then_some(())?;
-            core.times
-                .began(&job.service, &upstream, &job.need, true, now());
+            core.times.began(&job.service, &upstream, &job.need, now());
             upstream
         };
         Some(Lease::new(

@@ -4,7 +4,7 @@
 //! A ticket is small and can be made again from the store, so all that wait have one, and a restart takes them all up.
 
 use super::core::{Tell, Waiter};
-use super::{Dispatch, Lease, LiveService, Shared, World, attempt, now};
+use super::{Dispatch, Lease, Shared, World, attempt, now};
 use crate::fleet::End;
 use crate::jobs::{Jobs, Standing};
 use crate::schedule::{self, QueueLimits, Ticket, TicketId, Turn};
@@ -127,9 +127,9 @@ impl Dispatch {
         let Some(runner) = self.0.runner.get() else {
             return;
         };
-        runner.phase.send_replace(Phase::Closing);
-        // Their tickets leave at once: with each slot that comes free, one would be granted and given back.
+        // Their tickets leave in the same moment: with each slot that comes free, one would be granted and given back.
         self.0.turn(|core, now, out| {
+            runner.phase.send_replace(Phase::Closing);
             for (_, ticket) in std::mem::take(&mut core.jobs) {
                 core.waiters.remove(&ticket);
                 core.schedule(schedule::Event::Left(ticket), now, out);
@@ -145,35 +145,24 @@ impl Dispatch {
     }
 
     /// A new world: jobs that wait do so by its pools and policies, and those whose service came back wait again.
-    pub(super) fn jobs_follow(&self, prior: Option<&World>, world: &Arc<World>) {
+    pub(super) fn jobs_follow(&self, world: &World) {
         let Some(runner) = self.0.runner.get() else {
             return;
         };
         for service in &world.services {
             self.metrics().jobs().add_service(&service.plan.name);
         }
-        let changed = |service: &Arc<LiveService>| {
-            let before = prior.and_then(|prior| prior.service(&service.plan.name));
-            before.is_none_or(|before| {
-                !Arc::ptr_eq(&before.policy, &service.policy) || before.pool != service.pool
-            })
-        };
-        let changed: HashSet<&str> = world
-            .services
-            .iter()
-            .filter(|service| changed(service))
-            .map(|service| &*service.plan.name)
-            .collect();
-        let gone = |name: &str| world.service(name).is_none();
         let again: Vec<JobId> = {
             let core = self.0.core.lock();
-            let waiting = core.jobs.iter().filter(|(_, ticket)| {
-                let waiter = core.waiters.get(ticket);
-                waiter.is_some_and(|waiter| {
-                    let name = &*waiter.service.plan.name;
-                    changed.contains(name) || gone(name)
+            let outdated = |ticket: &TicketId| {
+                core.waiters.get(ticket).is_some_and(|waiter| {
+                    let was = &waiter.service;
+                    world.service(&was.plan.name).is_none_or(|is| {
+                        !Arc::ptr_eq(&was.policy, &is.policy) || was.pool != is.pool
+                    })
                 })
-            });
+            };
+            let waiting = core.jobs.iter().filter(|(_, ticket)| outdated(ticket));
             waiting.map(|(job, _)| job.clone()).collect()
         };
         for job in &again {
@@ -202,17 +191,19 @@ impl Shared {
             runner.delay(job.id.clone(), not_before);
             return;
         }
-        let world = Option::clone(&self.world.load());
-        let Some(service) = world.and_then(|world| world.service(&job.service).cloned()) else {
-            runner.parked.lock().insert(job.id.clone());
-            return;
-        };
         let id = TicketId(self.tickets.fetch_add(1, Ordering::Relaxed));
         let aside = runner.set_aside(job);
         self.turn(|core, now, out| {
             if core.jobs.contains_key(&job.id) {
                 return;
             }
+            // Under the lock, as a reload puts its world in place: no ticket is made of one that is gone.
+            let world = Option::clone(&self.world.load());
+            let service = world.and_then(|world| world.service(&job.service).cloned());
+            let Some(service) = service else {
+                runner.parked.lock().insert(job.id.clone());
+                return;
+            };
             let by_name = |name: &Arc<str>| core.fleet.by_name(name);
             let failed: Vec<EndpointId> = job.failed_on.iter().filter_map(by_name).collect();
             let mut excluded: Vec<EndpointId> = aside.iter().filter_map(by_name).collect();
@@ -302,7 +293,8 @@ impl Shared {
             true => {
                 // Classes come from requests. Those that were set aside are few; the others can be counted anew.
                 if failures.len() >= MOST_COUNTED {
-                    failures.retain(|_, (count, _)| *count >= ASIDE_AFTER);
+                    let lifted = runner.jobs.now().0.saturating_sub(ASIDE_FOR_MS);
+                    failures.retain(|_, (count, at)| *count >= ASIDE_AFTER && at.0 > lifted);
                 }
                 failures.insert(on, (before + 1, runner.jobs.now()));
                 before + 1 == ASIDE_AFTER

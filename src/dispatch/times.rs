@@ -22,8 +22,16 @@ pub(super) struct Times {
     estimator: Estimator,
     /// Counts what ended, for what is learned from only now and then.
     ended: u64,
-    /// What is at work on each endpoint: expected to take so long, since then.
-    at_work: HashMap<EndpointId, Vec<(Span, Instant)>>,
+    at_work: HashMap<EndpointId, Vec<Work>>,
+}
+
+/// Work under way on an endpoint.
+struct Work {
+    class: ClassKey,
+    size: f64,
+    /// The endpoint had to get ready for it.
+    cold: bool,
+    since: Instant,
 }
 
 // === impl Times ===
@@ -41,30 +49,25 @@ impl Times {
         self.estimator.weigh(all);
     }
 
-    /// Work begins on an endpoint. `is_asked`: jobs wait, who may be told how long it takes.
+    /// Work begins on an endpoint. How long it takes is worked out when somebody asks.
     pub(super) fn began(
         &mut self,
         service: &Arc<str>,
         upstream: &Upstream,
         need: &Need,
-        is_asked: bool,
         now: Instant,
     ) {
         if need.slots == 0 {
             return;
         }
-        if !is_asked {
-            let at_work = self.at_work.entry(upstream.id).or_default();
-            return at_work.push((Span::default(), now));
-        }
         let class = key(service, need);
         let cold = !self.estimator.is_ready(&class, &upstream.name);
-        let estimate = self.estimator.estimate(&class, &upstream.name, need.size);
-        let span = estimate.map_or(Span::default(), |estimate| estimate.span(cold));
-        self.at_work
-            .entry(upstream.id)
-            .or_default()
-            .push((span, now));
+        self.at_work.entry(upstream.id).or_default().push(Work {
+            class,
+            size: need.size,
+            cold,
+            since: now,
+        });
     }
 
     /// Work ended on an endpoint: what ended well is learned from.
@@ -75,9 +78,15 @@ impl Times {
         }
         let endpoint = lease.upstream().id;
         if let Some(at_work) = self.at_work.get_mut(&endpoint) {
-            // The oldest: of several, which one ended makes no difference to the sum that is worth its number.
-            if !at_work.is_empty() {
-                at_work.remove(0);
+            let (service, size) = (&lease.service().plan.name, need.size);
+            let same = |work: &Work| {
+                work.class.service == *service
+                    && work.class.class == need.class
+                    && work.size == size
+            };
+            // Of several that are alike, the one that began first; which of them ended makes no difference.
+            if let Some(i) = at_work.iter().position(same) {
+                at_work.remove(i);
             }
             if at_work.is_empty() {
                 self.at_work.remove(&endpoint);
@@ -124,7 +133,13 @@ impl Core {
     }
 
     /// When a job is expected to be over that has `before` before it; `None` when nobody can say.
-    pub(super) fn eta(&self, pool: PoolId, before: Span, own: Span, now: Instant) -> Option<Eta> {
+    pub(super) fn eta(
+        &mut self,
+        pool: PoolId,
+        before: Span,
+        own: Span,
+        now: Instant,
+    ) -> Option<Eta> {
         let (at_work, slots) = self.busy(pool, now);
         // Without any learned time a sum of nothing would say `at once`.
         if own == Span::default() {
@@ -134,26 +149,31 @@ impl Core {
     }
 
     /// Seconds until all that waits for a pool is worked off, with what is at work.
-    pub(super) fn backlog_s(&self, service: &str, pool: PoolId, now: Instant) -> f64 {
+    pub(super) fn backlog_s(&mut self, service: &str, pool: PoolId, now: Instant) -> f64 {
         let (at_work, slots) = self.busy(pool, now);
         let all = self.schedule.backlog(service) + at_work;
         all.mean_s() / f64::from(slots.max(1))
     }
 
     /// What remains of the work on a pool's usable endpoints, and their slots.
-    fn busy(&self, pool: PoolId, now: Instant) -> (Span, u32) {
-        let (mut at_work, mut slots) = (Span::default(), 0);
+    fn busy(&mut self, pool: PoolId, now: Instant) -> (Span, u32) {
+        let (mut left, mut slots) = (Span::default(), 0);
+        let Times {
+            estimator, at_work, ..
+        } = &mut self.times;
         for (id, _) in self.pools.members(pool) {
             let Some(endpoint) = self.fleet.get(*id).filter(|e| e.is_usable()) else {
                 continue;
             };
             slots += endpoint.slots();
-            for (span, since) in self.times.at_work.get(id).into_iter().flatten() {
-                let elapsed = now.saturating_duration_since(*since).as_secs_f64();
-                at_work = at_work + remaining(*span, elapsed);
+            for work in at_work.get(id).into_iter().flatten() {
+                let estimate = estimator.estimate(&work.class, endpoint.name(), work.size);
+                let span = estimate.map_or(Span::default(), |e| e.span(work.cold));
+                let elapsed = now.saturating_duration_since(work.since).as_secs_f64();
+                left = left + remaining(span, elapsed);
             }
         }
-        (at_work, slots)
+        (left, slots)
     }
 }
 

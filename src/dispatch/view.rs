@@ -264,7 +264,7 @@ impl Dispatch {
         let Some(world) = self.world() else {
             return Vec::new();
         };
-        let core = self.0.core.lock();
+        let mut core = self.0.core.lock();
         let gauge = |service: &Arc<LiveService>| ServiceGauge {
             service: service.plan.name.clone(),
             waiting: core.schedule.waiting_in(&service.plan.name),

@@ -2,7 +2,7 @@ use super::budget::RetryBudget;
 use super::route::Router;
 use super::upstream::Upstream;
 use crate::access::Access;
-use crate::config::plan::{ListenerPlan, Plan, RouteOptions, ServicePlan};
+use crate::config::plan::{HostPattern, ListenerPlan, Plan, RouteOptions, ServicePlan};
 use crate::schedule::PoolId;
 use crate::telemetry::{EndpointMetrics, Metrics, ServiceMetrics};
 use parking_lot::Mutex;
@@ -152,6 +152,27 @@ impl World {
     ) -> Option<Arc<LiveService>> {
         let (service, _) = self.route(listener, host, path).ok()?;
         Some(service)
+    }
+
+    /// How a path leads to a service, on any host; `None` where no listener and no route of the file does.
+    pub(super) fn way_to(&self, service: &str, path: &str) -> Option<RouteOptions> {
+        let index = self
+            .services
+            .iter()
+            .position(|s| &*s.plan.name == service)?;
+        let routes = self.plan.routes.iter().filter(|r| r.service == index);
+        let hosts = routes.map(|route| match &route.host {
+            None => String::new(),
+            Some(HostPattern::Exact(host)) => host.to_string(),
+            // Any host of this form: the first label does not count.
+            Some(HostPattern::Suffix(suffix)) => format!("any{suffix}"),
+        });
+        let mut found = hosts.filter_map(|host| Some(self.router.route(&host, path).ok()?.0));
+        let by_route = found.find(|(leads, _)| *leads == index);
+        by_route.map(|(_, options)| options).or_else(|| {
+            let mut ports = self.whole_ports.values();
+            ports.any(|port| *port == index).then(RouteOptions::default)
+        })
     }
 
     /// The most urgent that jobs of a tenant may ask for.

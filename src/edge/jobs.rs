@@ -40,12 +40,14 @@ pub(super) async fn serve(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> 
     let head = session.req_header();
     let world = ctx.world.clone().ok_or(Refusal::ShuttingDown)?;
     let from = client(session);
+    let mut keys = Vec::new();
     let who = match edge
         .dispatch
         .identify(&world, &listener, &head.headers, from)
     {
         Ok(identity) => {
             ctx.tenant = Some(identity.caller.tenant.clone());
+            keys = identity.matched;
             Who::Tenant(identity.caller)
         }
         Err(Refusal::ShuttingDown) => return Err(Refusal::ShuttingDown.into()),
@@ -65,9 +67,11 @@ pub(super) async fn serve(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> 
     admit::hold_body(edge, session, ctx, IN_MEMORY, max, hold).await?;
     let head = session.req_header().clone();
     let mut headers = head.headers.clone();
-    for name in hop::for_us(&headers) {
+    // What may become a job's headers goes to a node: no key of ours among them.
+    for name in hop::for_us(&headers).into_iter().chain(keys) {
         headers.remove(name);
     }
+    headers.remove(header::UPGRADE);
     let call = Call {
         world: &world,
         method: &head.method,
@@ -110,7 +114,7 @@ pub(super) async fn submit(edge: &Edge, session: &mut Session, ctx: &mut Ctx) ->
     };
     // Not given up when its client leaves: whether it was taken in would be anyone's guess.
     let submitted = edge.wire.submit(asked).await?;
-    let job = submitted.job.clone();
+    let (job, is_own) = (submitted.job.clone(), submitted.is_own);
     ctx.job = Some(job.id.clone());
     let answered = tokio::select! {
         biased;
@@ -119,7 +123,7 @@ pub(super) async fn submit(edge: &Edge, session: &mut Session, ctx: &mut Ctx) ->
     };
     let answer = match answered {
         Err(Stop::Gone(error)) => {
-            if journey.service.plan.jobs.on_disconnect == OnDisconnect::Cancel {
+            if is_own && journey.service.plan.jobs.on_disconnect == OnDisconnect::Cancel {
                 edge.wire.abandon(job).await;
             }
             return Err(Stop::Gone(error));

@@ -44,8 +44,8 @@ pub(super) struct Live(Mutex<HashMap<JobId, Entry>>);
 struct Entry {
     notes: broadcast::Sender<Note>,
     work: Option<Work>,
-    /// It was taken back before its attempt came to look.
-    stopping: bool,
+    /// The attempt that was taken back before it came to look.
+    stopping: Option<u32>,
 }
 
 /// An attempt at work.
@@ -93,11 +93,12 @@ impl Live {
         Following { notes }
     }
 
-    pub(super) fn running(jobs: &Jobs, job: &JobId, attempt: u32) -> Running {
+    pub(super) fn running(jobs: &Jobs, job: &JobId, attempt: u32, canceling: bool) -> Running {
         let (calls, called) = mpsc::channel(CALLS);
         let mut all = jobs.0.live.0.lock();
         let entry = all.entry(job.clone()).or_default();
-        let (stop, stopped) = watch::channel(std::mem::take(&mut entry.stopping));
+        let (stop, stopped) = watch::channel(canceling || entry.stopping == Some(attempt));
+        entry.stopping = None;
         entry.work = Some(Work {
             attempt,
             progress: Progress::default(),
@@ -114,14 +115,14 @@ impl Live {
         }
     }
 
-    pub(super) fn stop(&self, job: &str) {
+    pub(super) fn stop(&self, job: &str, attempt: u32) {
         let mut all = self.0.lock();
         let entry = all.entry(job.into()).or_default();
         match &entry.work {
             Some(work) => {
                 work.stop.send_replace(true);
             }
-            None => entry.stopping = true,
+            None => entry.stopping = Some(attempt),
         }
     }
 
@@ -129,7 +130,7 @@ impl Live {
     pub(super) fn over(&self, job: &str) {
         let mut all = self.0.lock();
         if let Some(entry) = all.get_mut(job) {
-            entry.stopping = false;
+            entry.stopping = None;
             if entry.is_idle() {
                 all.remove(job);
             }
@@ -153,7 +154,7 @@ impl Live {
 impl Entry {
     /// Nobody would miss it.
     fn is_idle(&self) -> bool {
-        self.work.is_none() && !self.stopping && self.notes.receiver_count() == 0
+        self.work.is_none() && self.stopping.is_none() && self.notes.receiver_count() == 0
     }
 }
 
@@ -162,7 +163,7 @@ impl Default for Entry {
         Entry {
             notes: broadcast::channel(BACKLOG).0,
             work: None,
-            stopping: false,
+            stopping: None,
         }
     }
 }

@@ -230,10 +230,18 @@ impl Jobs {
     /// Takes a job back; an attempt at work hears of it.
     pub async fn cancel(&self, job: &str) -> Result<Changed, StoreError> {
         let changed = self.told(self.0.store.cancel(job, self.now()).await)?;
-        if let Changed::Now(record) = &changed
-            && record.canceling
-        {
-            self.0.live.stop(job);
+        // One that was taken back before, and whose attempt never heard of it, hears now.
+        let now = match &changed {
+            Changed::Now(record) => Some((**record).clone()),
+            Changed::Stale => self.0.store.find(None, job).await?,
+        };
+        if let Some(record) = now.filter(|record| record.canceling) {
+            self.0.live.stop(job, record.attempt);
+            // It may have ended meanwhile: then there is nothing to stop.
+            let ended = self.0.store.find(None, job).await?;
+            if ended.is_none_or(|record| record.state.is_over()) {
+                self.0.live.over(job);
+            }
         }
         Ok(changed)
     }
@@ -275,8 +283,8 @@ impl Jobs {
     }
 
     /// An attempt is at work here: it can be followed and broken off until the value is dropped.
-    pub fn running(&self, job: &JobId, attempt: u32) -> Running {
-        Live::running(self, job, attempt)
+    pub fn running(&self, job: &JobRecord) -> Running {
+        Live::running(self, &job.id, job.attempt, job.canceling)
     }
 
     /// How far the attempt at work here is.

@@ -16,8 +16,12 @@ use http::{HeaderMap, StatusCode};
 use std::time::Duration;
 use tabane_api::{JobState, NodeError, RunError, Stop, Urgency, Verdict};
 
-/// How long a job waits after a node was busy with something else.
+/// How long a job waits after a node was busy with something else; each time twice as long, to about a minute.
 const BUSY: Duration = Duration::from_secs(1);
+const BUSY_DOUBLES: u32 = 6;
+
+/// How long at least until a result for which there was no room is made again: room takes somebody to make it.
+const NO_ROOM: Duration = Duration::from_secs(60);
 
 /// What the file says of it.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +99,7 @@ pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> Afte
         leftover: None,
     };
     let busy = |leftover| After {
-        ended: Some(busy(now)),
+        ended: Some(busy(job, now)),
         blame: Blame::Unused,
         leftover,
     };
@@ -152,7 +156,18 @@ pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> Afte
             let error = "its node is frozen, or was removed".into();
             again("lost", error, None, Blame::Silent)
         }
-        Came::NoRoom(why) => again("no_room", why, None, Blame::None),
+        Came::NoRoom(why) => {
+            let mut after = again("no_room", why, None, Blame::None);
+            if let Some(Ended {
+                next: Next::Again { not_before, .. },
+                ..
+            }) = &mut after.ended
+            {
+                let room = now.after(NO_ROOM);
+                *not_before = Some(not_before.map_or(room, |step| step.max(room)));
+            }
+            after
+        }
         Came::Panicked => {
             let error = "the kind failed on this job".into();
             again("internal", error, None, Blame::BrokenOff)
@@ -160,11 +175,6 @@ pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> Afte
         Came::Error(error) => {
             let text = error.to_string();
             match error {
-                RunError::Superseded => After {
-                    ended: None,
-                    blame: Blame::BrokenOff,
-                    leftover: None,
-                },
                 RunError::Busy => busy(None),
                 RunError::Impossible(_) => over(
                     JobState::Failed,
@@ -173,7 +183,8 @@ pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> Afte
                     None,
                     Blame::Unused,
                 ),
-                RunError::Unknown(_) => match rules.jobs.on_unknown {
+                // One that is not the latest is refused by the store; of one whose report could not be kept, nobody knows.
+                RunError::Unknown(_) | RunError::Superseded => match rules.jobs.on_unknown {
                     OnUnknown::Fail => over(
                         JobState::Dead,
                         "unknown",
@@ -199,12 +210,18 @@ pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> Afte
 }
 
 /// The node was busy with something else: it did nothing, and that does not count.
-fn busy(now: Moment) -> Ended {
+fn busy(job: &JobRecord, now: Moment) -> Ended {
+    // Each attempt is on record: a node that is busy for a day must not fill the store.
+    let often = job
+        .attempt
+        .saturating_sub(job.failures + 1)
+        .min(BUSY_DOUBLES);
+    let wait = BUSY * 2_u32.pow(often);
     Ended {
         outcome: "busy",
         error: Some("the node is busy with something else".into()),
         next: Next::Again {
-            not_before: Some(now.after(BUSY)),
+            not_before: Some(now.after(wait)),
             counts: false,
         },
     }

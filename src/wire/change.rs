@@ -89,9 +89,13 @@ impl Wire {
 
     /// Takes a job back; the job as it is then.
     pub(super) async fn cancel(&self, jobs: &Jobs, job: JobRecord) -> Result<JobRecord, Refusal> {
-        let canceled = jobs.cancel(&job.id).await.map_err(unavailable)?;
-        self.dispatch.withdraw(&job.id);
-        match canceled {
+        let (dispatch, cancel, id) = (self.dispatch.clone(), jobs.clone(), job.id.clone());
+        let canceled = to_its_end(async move {
+            let canceled = cancel.cancel(&id).await;
+            dispatch.withdraw(&id);
+            canceled
+        });
+        match canceled.await?.map_err(unavailable)? {
             Changed::Now(job) => Ok(*job),
             Changed::Stale => {
                 let now = jobs.store().find(None, &job.id).await;
@@ -137,16 +141,20 @@ impl Wire {
             urgency: urgency.map(Urgency::value),
             start_by,
         };
-        let (store, now) = (jobs.store(), jobs.now());
-        let changed = jobs.told(store.patch(&job.id, patch, now).await);
-        let Changed::Now(job) = changed.map_err(unavailable)? else {
+        let (dispatch, change, own) = (self.dispatch.clone(), jobs.clone(), job.id.clone());
+        let changed = to_its_end(async move {
+            let changed = change.store().patch(&own, patch, change.now()).await;
+            let changed = change.told(changed);
+            if let Ok(Changed::Now(job)) = &changed {
+                dispatch.reprioritise(&job.id, job.need.urgency);
+            }
+            changed
+        });
+        let Changed::Now(job) = changed.await?.map_err(unavailable)? else {
             return Err(Refusal::Conflict(format!(
                 "the job `{id}` does not wait any more"
             )));
         };
-        if urgency.is_some() {
-            self.dispatch.reprioritise(&job.id, job.need.urgency);
-        }
         let document = self.document_of(jobs, call.world, &job).await?;
         let mut answer = Answer::json(StatusCode::OK, &document);
         self.mark(&mut answer, &job);
@@ -179,14 +187,30 @@ impl Wire {
         if !job.state.is_over() || job.state == JobState::Succeeded {
             return Ok(None);
         }
-        match jobs.retry(&job.id).await.map_err(unavailable)? {
-            Changed::Now(job) => {
-                self.dispatch.enqueue(&job);
-                Ok(Some(*job))
+        let (dispatch, jobs, id) = (self.dispatch.clone(), jobs.clone(), job.id.clone());
+        let retried = to_its_end(async move {
+            let retried = jobs.retry(&id).await;
+            if let Ok(Changed::Now(job)) = &retried {
+                dispatch.enqueue(job);
             }
+            retried
+        });
+        match retried.await?.map_err(unavailable)? {
+            Changed::Now(job) => Ok(Some(*job)),
             Changed::Stale => Ok(None),
         }
     }
+}
+
+/// Does a change to its end, whether or not its client stays: half of it on disk would be a job that nobody looks after.
+///
+/// Errors: the gateway goes down.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(change)
+        .await
+        .map_err(|_| Refusal::ShuttingDown)
 }
 
 /// An urgency as far as whoever asks may have it, for a job of this service.

@@ -7,6 +7,9 @@ use std::time::Duration;
 use tabane_api::Refusal;
 use tokio::time::{Instant, timeout_at};
 
+/// How often it is looked whether waiting still makes sense.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
@@ -35,7 +38,10 @@ impl Wire {
             if done || self.dispatch.is_closing() {
                 return Ok(job);
             }
-            match timeout_at(deadline, following.next()).await {
+            // A gateway that goes down is noticed within a second.
+            let look = deadline.min(Instant::now() + LOOK);
+            match timeout_at(look, following.next()).await {
+                Err(_) if look < deadline => {}
                 Err(_) => return reread(jobs, job).await,
                 Ok(Some(Note::Changed(changed))) => job = (*changed).clone(),
                 Ok(Some(_)) => {}

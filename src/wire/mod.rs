@@ -164,6 +164,8 @@ impl Wire {
         let found = jobs.store().find(tenant, id).await.map_err(unavailable)?;
         found
             .filter(|job| tenant.is_none_or(|tenant| *job.tenant == *tenant))
+            // Over, and not swept yet: it is gone when its document says so.
+            .filter(|job| job.keep_until.is_none_or(|until| until > jobs.now()))
             .ok_or_else(|| gone(jobs, "job", id))
     }
 }
@@ -177,7 +179,7 @@ fn base(world: &World, what: &str) -> String {
 /// A job or array that is not there: one whose id is old was, and is not kept any more.
 fn gone(jobs: &Jobs, what: &str, id: &str) -> Refusal {
     // No shorter time to be kept than this is worth telling from a mistake.
-    const OLD_MS: i64 = 3_600_000;
+    const OLD_MS: i64 = 60_000;
     let made = id.parse::<ulid::Ulid>().ok();
     let made = made.and_then(|id| i64::try_from(id.timestamp_ms()).ok());
     match made {

@@ -161,10 +161,12 @@ fn part(answer: &mut Answer, content: Content, asked: &HeaderMap) {
         from: 0,
         length,
     };
-    // A range is of the good answer; another version than the one that was read before (`If-Range`) there cannot be.
+    // A range is of the good answer. A job that was retried has another one under its address: whoever asks by `If-Range`
+    // gets it whole (RFC 9110, 13.1.5).
+    let partly = answer.status == StatusCode::OK && !asked.contains_key(header::IF_RANGE);
     let range = asked
         .get(header::RANGE)
-        .filter(|_| answer.status == StatusCode::OK)
+        .filter(|_| partly)
         .and_then(|range| range.to_str().ok());
     match range.map(|range| bytes(range, length)) {
         None | Some(Asked::NotUnderstood) => answer.body = whole(content),

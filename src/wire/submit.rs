@@ -1,6 +1,7 @@
 //! A request becomes a job: it is on disk before it is answered.
 
 use super::ask::Wishes;
+use super::change::to_its_end;
 use super::collect::Wait;
 use super::{Answer, Call, Who, Wire, base, unavailable};
 use crate::config::plan::JobsPlan;
@@ -46,6 +47,8 @@ pub struct Submitted {
     pub job: JobRecord,
     /// How long the client waits for its end; `None`: not at all.
     pub wait: Option<Duration>,
+    /// Nobody but this request can rely on it.
+    pub is_own: bool,
 }
 
 // === impl Wire ===
@@ -62,8 +65,12 @@ impl Wire {
         let service = &asked.journey.service;
         let wishes = Wishes::read(&asked.headers, jobs)?;
         let new = self.new_job(jobs, service, &asked, &wishes).await?;
-        let job = match self.keep_new(jobs, new, &service.plan.jobs).await? {
-            Ok(Accepted::New(job) | Accepted::Again(job)) => job,
+        let (job, is_new) = match self
+            .keep_new(jobs, new, &asked.body, &service.plan.jobs)
+            .await?
+        {
+            Ok(Accepted::New(job)) => (job, true),
+            Ok(Accepted::Again(job)) => (job, false),
             Ok(Accepted::OtherRequest) => {
                 let what = match asked.client_id {
                     Some(id) => format!("there is a job `{id}` of another request"),
@@ -76,6 +83,8 @@ impl Wire {
         Ok(Submitted {
             job,
             wait: wishes.prefer.wait,
+            // Under a key it may be somebody else's too, or this client's that comes again.
+            is_own: is_new && wishes.idempotency_key.is_none(),
         })
     }
 
@@ -86,18 +95,21 @@ impl Wire {
     async fn keep_new(
         &self,
         jobs: &Jobs,
-        new: NewJob,
+        mut new: NewJob,
+        body: &HeldBody,
         plan: &JobsPlan,
     ) -> Result<Result<Accepted, AcceptError>, Refusal> {
         let (dispatch, jobs, plan) = (self.dispatch.clone(), jobs.clone(), plan.clone());
-        let taken_in = tokio::spawn(async move {
+        let body = body.clone();
+        let taken_in = to_its_end(async move {
+            new.body = keep(&jobs, &body).await?;
             let accepted = jobs.accept(new, &plan).await;
             if let Ok(Accepted::New(job)) = &accepted {
                 dispatch.enqueue(job);
             }
-            accepted
+            Ok(accepted)
         });
-        taken_in.await.map_err(|_| Refusal::ShuttingDown)
+        taken_in.await?
     }
 
     /// What a client that sent a request is answered: the job's result, if it waits and that comes in time; else 202.
@@ -108,7 +120,7 @@ impl Wire {
         headers: &HeaderMap,
     ) -> Result<Answer, Refusal> {
         let jobs = self.jobs()?;
-        let Submitted { mut job, wait } = submitted;
+        let Submitted { mut job, wait, .. } = submitted;
         if let Some(wait) = wait {
             job = self.until(jobs, job, wait, Wait::Over).await?;
             if job.state.is_over() {
@@ -167,8 +179,6 @@ impl Wire {
         Ok(NewJob {
             client_id: asked.client_id.clone(),
             idempotency,
-            // Last: what is kept and not taken in has to be discarded.
-            body: self.keep(jobs, &asked.body).await?,
             ..new
         })
     }
@@ -221,14 +231,6 @@ impl Wire {
         }
     }
 
-    pub(super) async fn keep(&self, jobs: &Jobs, body: &HeldBody) -> Result<Kept, Refusal> {
-        let kept = match body {
-            HeldBody::Memory(bytes) => jobs.keep(bytes.clone()).await,
-            HeldBody::Disk(spooled) => jobs.adopt(spooled).await,
-        };
-        kept.map_err(unavailable)
-    }
-
     /// `PUT /_tabane/jobs/{client-id}?service=S&path=P[&method=M]`.
     pub(super) async fn put(&self, call: &Call<'_>, id: &str) -> Result<Answer, Refusal> {
         let Who::Tenant(caller) = &call.who else {
@@ -241,9 +243,11 @@ impl Wire {
             && id
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b));
-        if !good {
+        // Neither a step of a path, nor in the form of the gateway's own: its address would lead elsewhere.
+        let elsewhere = id.bytes().all(|b| b == b'.') || id.parse::<ulid::Ulid>().is_ok();
+        if !good || elsewhere {
             return Err(Refusal::BadRequest(
-                "an id has 1 to 128 letters, digits, `.`, `_`, `~` or `-`".into(),
+                "an id has 1 to 128 letters, digits, `.`, `_`, `~` or `-`, and is no ULID".into(),
             ));
         }
         let service = query(call.query, "service").ok_or_else(|| {
@@ -348,4 +352,12 @@ impl Default for HeldBody {
 /// What links to jobs begin with.
 pub(super) fn jobs_base(world: &World) -> String {
     base(world, "jobs")
+}
+
+async fn keep(jobs: &Jobs, body: &HeldBody) -> Result<Kept, Refusal> {
+    let kept = match body {
+        HeldBody::Memory(bytes) => jobs.keep(bytes.clone()).await,
+        HeldBody::Disk(spooled) => jobs.adopt(spooled).await,
+    };
+    kept.map_err(unavailable)
 }

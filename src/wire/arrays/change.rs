@@ -188,8 +188,16 @@ impl Wire {
                     .map(|job| act(wire.clone(), jobs.clone(), job))
                     .collect();
                 let mut acts = stream::iter(acts).buffer_unordered(AT_ONCE);
+                // Those under way are not left halfway because one of them failed.
+                let mut failed = None;
                 while let Some(did) = acts.next().await {
-                    count += usize::from(did?);
+                    match did {
+                        Ok(did) => count += usize::from(did),
+                        Err(why) => failed = Some(why),
+                    }
+                }
+                if let Some(why) = failed {
+                    return Err(why);
                 }
             }
         });
