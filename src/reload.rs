@@ -18,6 +18,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+/// How long a folder may be restless until its files are looked at all the same.
+const RESTLESS: Duration = Duration::from_secs(10);
+
 /// How long events are gathered: one save makes several.
 const GATHER: Duration = Duration::from_millis(50);
 /// How long a file that is still open for writing must be quiet to be read all the same.
@@ -242,10 +245,15 @@ impl Reloader {
     }
 }
 
-/// Waits until a change is complete: its writer closed the file, or nothing was written for a while.
+/// Waits until a change is complete: its writer closed the file, or nothing was written for a while. In a folder where others
+/// write all the time (a log) that moment may never come: then the files are looked at all the same.
 async fn settle(woken: &mut mpsc::Receiver<bool>, mut closed: bool) {
-    let mut last = Instant::now();
+    let began = Instant::now();
+    let mut last = began;
     loop {
+        if began.elapsed() > RESTLESS {
+            return;
+        }
         match timeout(GATHER, woken.recv()).await {
             Ok(Some(more)) => {
                 closed = more;

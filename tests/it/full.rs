@@ -24,13 +24,21 @@ async fn a_quota_that_is_used_up_refuses_jobs_with_507_and_nothing_else() {
     scene.ask("DELETE", &blocker).send().await;
     assert_eq!(scene.post("/echo", pattern(400_000)).await.status, 200);
     assert_eq!(scene.over(&small).await["state"], "succeeded");
-    // Its result has no room beside its request; nothing is lost all the same, and there is room once one is deleted.
-    let document = scene.over(&kept).await;
-    assert!(["succeeded", "dead"].contains(&document["state"].as_str().unwrap()));
+    // Its result has no room beside its request: it waits for room, and nothing is lost.
+    let no_room = async {
+        while scene.get(&kept).await.json()["attempts"][0]["outcome"] != "no_room" {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), no_room).await;
+    waited.expect("its result has no room");
+    assert_eq!(scene.get(&kept).await.json()["state"], "queued");
     assert_eq!(
         scene.get(&format!("{kept}/request")).await.body,
         pattern(200_000)
     );
+    // Canceled, then deleted.
+    scene.ask("DELETE", &kept).send().await;
     scene.ask("DELETE", &kept).send().await;
     let again = scene.submit("/echo", pattern(100_000)).await;
     assert_eq!(scene.over(&again).await["state"], "succeeded");

@@ -816,3 +816,81 @@ async fn jobs_wait_through_reloads_and_go_by_the_new_file() {
     assert_eq!(scene.over(&job).await["state"], "succeeded");
     assert_eq!(nodes[1].seen().paths, ["/work/job"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_by_its_services_name_goes_only_where_a_route_leads_and_takes_no_key_along() {
+    let nodes = nodes(1).await;
+    let yaml = format!(
+        "tenants: {{studio: studio-key}}\n{}",
+        stored(&[(&nodes[0], 1)], "")
+    );
+    let yaml = yaml.replace(
+        "routes: [/]",
+        "routes: [/render/, {path: /render/live/, jobs: off}]",
+    );
+    let scene = Scene::start(&yaml).await;
+    let put = |id: &str, path: &str| {
+        let path = format!("/_tabane/jobs/{id}?service=any&path={path}");
+        let ask = scene
+            .ask("PUT", &path)
+            .with("authorization", "Bearer studio-key");
+        ask.with("x-api-key", "studio-key").send()
+    };
+    let taken = put("one", "/render/7").await;
+    assert_eq!(taken.status, 202);
+    for (path, status) in [
+        ("/shutdown", 404),
+        ("/render/../shutdown", 404),
+        ("/render/live/1", 403),
+    ] {
+        assert_eq!(put("two", path).await.status, status, "{path}");
+    }
+    let job = taken.header("location");
+    let ask = scene
+        .ask("GET", &format!("{job}/result"))
+        .with("x-api-key", "studio-key");
+    let result = ask.with("prefer", "wait=30").send().await.json();
+    assert_eq!(result["path"], "/render/7");
+    let headers = result["headers"].as_object().unwrap();
+    assert!(
+        !headers.contains_key("authorization") && !headers.contains_key("x-api-key"),
+        "{headers:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_cancels_only_a_job_that_nobody_else_can_rely_on() {
+    let nodes = nodes(1).await;
+    let more = "cool_down: 1ms\njobs: {mode: opt-in, on_disconnect: cancel}";
+    let scene = Scene::start(&stored(&[(&nodes[0], 4)], more)).await;
+    nodes[0].set(|knobs| knobs.hang = true);
+    let wait_and_leave = |key: Option<&'static str>| {
+        let mut ask = scene
+            .ask("POST", "/work")
+            .with("prefer", "respond-async, wait=60");
+        if let Some(key) = key {
+            ask = ask.with("idempotency-key", key);
+        }
+        timeout(Duration::from_millis(300), ask.send())
+    };
+    assert!(wait_and_leave(Some("shared")).await.is_err());
+    assert!(wait_and_leave(None).await.is_err());
+    nodes[0].until(|seen| seen.client_gone == 1).await;
+    let states = |reply: &Reply| -> Vec<String> {
+        let jobs = reply.json()["jobs"].as_array().unwrap().clone();
+        jobs.iter()
+            .map(|job| job["state"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let waited = timeout(Duration::from_secs(30), async {
+        loop {
+            let states = states(&scene.get("/_tabane/jobs").await);
+            if states[0] == "canceled" {
+                return states;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let states = waited.await.unwrap();
+    assert!(["starting", "running"].contains(&&*states[1]), "{states:?}");
+}

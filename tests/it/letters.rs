@@ -2,12 +2,13 @@
 
 use crate::crash::Phoenix;
 use crate::jobs::stored;
-use crate::scene::nodes;
+use crate::scene::{Scene, nodes};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use standardwebhooks::Webhook;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -76,4 +77,29 @@ async fn a_letter_outlives_its_receivers_absence_and_the_gateways_and_its_link_n
     assert!(link.contains("token="), "{link}");
     let (status, result) = phoenix.get(link).await;
     assert_eq!((status.as_u16(), &result[..]), (200, &b"a scene"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_never_answers_keeps_nobody_elses_letters_waiting() {
+    let nodes = nodes(1).await;
+    let yaml = format!(
+        "webhooks: {{allow: [127.0.0.0/8]}}\n{}",
+        stored(&[(&nodes[0], 1)], "")
+    );
+    let scene = Scene::start(&yaml).await;
+    // The system takes its connections, and nobody reads.
+    let tarpit = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let receiver = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let submit = async |to: &TcpListener| {
+        let url = format!("http://{}/", to.local_addr().unwrap());
+        let ask = scene.ask("POST", "/echo").with("prefer", "respond-async");
+        let job = ask.with("job-webhook", &url).send().await;
+        scene.over(job.header("location")).await;
+    };
+    submit(&tarpit).await;
+    let (_held, _) = tarpit.accept().await.unwrap();
+    submit(&receiver).await;
+    // Well before the tarpit's time is over.
+    let received = tokio::time::timeout(Duration::from_secs(8), receive(&receiver));
+    received.await.expect("it comes at once");
 }

@@ -120,7 +120,8 @@ async fn hand_over(
 ) -> Result<Handed, NodeError> {
     let answer = node.stream(request).await?;
     let status = answer.status();
-    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
+    // 503 is the service's `retry` to judge, like any other status.
+    if status == StatusCode::TOO_MANY_REQUESTS {
         return Ok(Handed::Busy);
     }
     let named_by_header = matches!(protocol.id, Some(IdAt::Header(_)));

@@ -6,22 +6,27 @@ use crate::store::{Delivery, JobStore, LetterRecord};
 use arc_swap::ArcSwap;
 use futures::future::join_all;
 use http::{HeaderValue, Uri, header};
-use std::collections::BTreeMap;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 
 /// How many letters a pass takes up. Each is about another job, and the rest wait for the next pass.
-const PASS: usize = 128;
+const PASS: usize = 2048;
 
 /// How many are on their way at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 
 /// How many of these to one host: a slow receiver shall not keep the others waiting.
 const PER_HOST: usize = 4;
 
 /// How long a letter can be overdue when nothing rang: shorter than the ladder's first wait.
 const POLL: Duration = Duration::from_secs(2);
+
+/// Letters by the host they go to.
+type ByHost = BTreeMap<String, Vec<(Uri, LetterRecord)>>;
 
 /// The carrier of letters. One per store, and one pass at a time: two would send letters twice.
 pub struct Deliverer {
@@ -44,29 +49,58 @@ pub struct Deliverer {
 // === impl Deliverer ===
 
 impl Deliverer {
-    /// Sends what is due, and again whenever `written` rings or a letter becomes due. Never returns; dropped at any point,
-    /// letters that were on their way are sent once more by the next one.
+    /// Sends what is due, and again whenever `written` rings or a letter becomes due. A host that is slow, or does not answer,
+    /// keeps nobody's letters waiting but its own. Never returns; dropped at any point, letters that were on their way are
+    /// sent once more by the next one.
     pub async fn run<W: Future<Output = ()>>(self, written: impl Fn() -> W) {
+        let this = Arc::new(self);
+        let busy = Arc::new(Mutex::new(HashSet::new()));
+        let (free, places) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(AT_ONCE)));
+        let mut sent = JoinSet::new();
         loop {
-            if self.run_due().await == 0 {
-                // Either way: look again.
-                let _ = tokio::time::timeout(POLL, written()).await;
+            let (by_host, _) = this.due().await;
+            for (host, letters) in by_host {
+                if !busy.lock().insert(host.clone()) {
+                    continue;
+                }
+                let (this, busy, free, places) =
+                    (this.clone(), busy.clone(), free.clone(), places.clone());
+                sent.spawn(async move {
+                    this.to_host(letters, &places).await;
+                    busy.lock().remove(&host);
+                    free.notify_one();
+                });
             }
+            tokio::select! {
+                () = written() => {}
+                () = free.notified() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+            while sent.try_join_next().is_some() {}
         }
     }
 
-    /// Takes up what is due now, at most 128 letters, and says of how many the fate is on disk. 0: nothing is due, or the
-    /// store does not work.
+    /// Takes up what is due now, and says of how many letters the fate is on disk. 0: nothing is due, or the store does not
+    /// work.
     pub async fn run_due(&self) -> usize {
+        let (by_host, settled) = self.due().await;
+        let places = Semaphore::new(AT_ONCE);
+        let hosts = by_host.into_values();
+        let sent = join_all(hosts.map(|letters| self.to_host(letters, &places))).await;
+        settled + sent.into_iter().sum::<usize>()
+    }
+
+    /// What is due, by host; and how many letters were given up because they may not go where they want to.
+    async fn due(&self) -> (ByHost, usize) {
+        let mut by_host = ByHost::new();
         let due = match self.store.due_letters((self.clock)(), PASS).await {
             Ok(due) => due,
             Err(error) => {
                 tracing::warn!(%error, "cannot read the letters that are due");
-                return 0;
+                return (by_host, 0);
             }
         };
         let mut settled = 0;
-        let mut by_host: BTreeMap<String, Vec<(Uri, LetterRecord)>> = BTreeMap::new();
         for letter in due {
             match self.guard.load().target(&letter.letter.url) {
                 Ok(url) => {
@@ -79,10 +113,7 @@ impl Deliverer {
                 Err(why) => settled += self.settle(&letter, Delivery::GivenUp { why }).await,
             }
         }
-        let places = Semaphore::new(AT_ONCE);
-        let hosts = by_host.into_values();
-        let sent = join_all(hosts.map(|letters| self.to_host(letters, &places))).await;
-        settled + sent.into_iter().sum::<usize>()
+        (by_host, settled)
     }
 
     /// Letters to one host, a few at a time. Once all of a few fail by the host's fault, the others share their fate untried:

@@ -76,7 +76,7 @@ async fn a_superseded_attempt_submits_nothing_and_follows_nothing() {
 async fn what_the_server_says_to_a_submission_decides() {
     for (status, body, wants) in [
         (429, "", Err(RunError::Busy)),
-        (503, "", Err(RunError::Busy)),
+        (503, "", Ok((Verdict::ByStatus, 503, String::new()))),
         (400, "no such scene", Ok((Verdict::ByStatus, 400, "no such scene".into()))),
         (500, "oops", Ok((Verdict::ByStatus, 500, "oops".into()))),
         (302, "elsewhere", Ok((Verdict::Failed, 302, "elsewhere".into()))),

@@ -244,20 +244,20 @@ impl Post for Busy {
 }
 
 #[tokio::test]
-async fn no_more_than_sixteen_are_on_their_way_and_four_to_one_host() {
+async fn no_more_than_64_are_on_their_way_and_four_to_one_host() {
     let busy = Arc::new(Busy::default());
     let mut scene = Scene::new(|_| answered(200));
     scene.deliverer.post = busy.clone();
-    for n in 0..120 {
+    for n in 0..480 {
         scene.write(
             &format!("m{n}"),
             &format!("job{n}"),
-            &format!("https://h{}.example/", n % 10),
+            &format!("https://h{}.example/", n % 20),
         );
     }
     scene.run_out().await;
     assert_eq!(busy.most_per_host.load(Ordering::Relaxed), 4);
-    assert_eq!(busy.most.load(Ordering::Relaxed), 16);
+    assert_eq!(busy.most.load(Ordering::Relaxed), 64);
     assert!(
         scene
             .outbox
