@@ -113,6 +113,11 @@ impl Jobs {
         (self.0.clock)()
     }
 
+    /// A letter may be due that was not before.
+    pub fn ring_letters(&self) {
+        self.0.letters.notify_one();
+    }
+
     /// Waits until a letter may have been written.
     pub async fn letters_written(&self) {
         self.0.letters.notified().await;

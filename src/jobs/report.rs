@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Request;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use tabane_api::{Report, Superseded};
 
@@ -14,6 +16,9 @@ const SELDOM_MS: i64 = 5_000;
 
 /// A line of a log is cut here, in bytes.
 const LONGEST_LINE: usize = 8 << 10;
+
+/// So much of an attempt's log is kept, in bytes: the store is for jobs.
+const LOG_MOST: usize = 1 << 20;
 
 /// Of a backend that logs faster than it is written, so many lines are kept between two writes; the oldest go.
 const LINES: usize = 1_000;
@@ -26,13 +31,15 @@ pub struct Reporter {
     running: Arc<Running>,
     /// What the backend calls it, once it has taken it: then it outlives this process.
     handle: OnceLock<Arc<str>>,
+    /// How long its log is.
+    logged: AtomicUsize,
     unwritten: Mutex<Unwritten>,
 }
 
 #[derive(Default)]
 struct Unwritten {
     progress: Option<Progress>,
-    lines: Vec<String>,
+    lines: VecDeque<String>,
     written: Moment,
 }
 
@@ -52,6 +59,7 @@ impl Reporter {
                 written: jobs.now(),
                 ..Unwritten::default()
             }),
+            logged: AtomicUsize::new(0),
             jobs,
             job,
             running,
@@ -140,13 +148,20 @@ impl Report for Reporter {
     }
 
     fn log(&self, line: &str) {
-        let line = cut(line);
+        let mut line = cut(line);
         self.running.log(line);
+        let before = self.logged.fetch_add(line.len() + 1, Ordering::Relaxed);
+        if before > LOG_MOST {
+            return;
+        }
+        if before + line.len() + 1 > LOG_MOST {
+            line = "(the rest of the log is not kept)";
+        }
         self.later(|unwritten| {
             if unwritten.lines.len() >= LINES {
-                unwritten.lines.remove(0);
+                unwritten.lines.pop_front();
             }
-            unwritten.lines.push(line.to_owned());
+            unwritten.lines.push_back(line.to_owned());
         });
     }
 
@@ -166,7 +181,7 @@ async fn write(jobs: &Jobs, job: &JobId, attempt: u32, unwritten: Unwritten) {
     let text = text.map(|text| text.to_string());
     let written = jobs
         .store()
-        .progress(job, attempt, fraction, text, lines, jobs.now())
+        .progress(job, attempt, fraction, text, lines.into(), jobs.now())
         .await;
     if let Err(error) = written {
         tracing::warn!(%job, %error, "cannot write how far a job is");

@@ -13,6 +13,7 @@
 //! | `PATCH /_tabane/jobs/{id}` | changes `priority` and `start_by` while it waits |
 //! | `POST /_tabane/jobs/{id}/retry` | it waits again, under its id |
 //! | `POST /_tabane/jobs/{id}/links` | links that need no key, for a while |
+//! | `GET`, `POST /_tabane/jobs/{id}/letters` | what was told of it, and what became of that; all once more |
 //! | `GET /_tabane/jobs` | jobs, the newest first |
 //! | `POST /_tabane/arrays` and below it | many jobs that are one (`arrays/`) |
 //! | `POST /_tabane/callbacks/{job}/{attempt}` | a backend says that it is done |
@@ -27,6 +28,7 @@ mod callback;
 mod change;
 mod collect;
 mod events;
+mod letters;
 mod links;
 mod list;
 mod purge;
@@ -122,6 +124,9 @@ impl Wire {
             ("GET" | "HEAD", ["jobs", id, "request"]) => self.request(jobs, &call, id).await,
             ("GET" | "HEAD", ["jobs", id, "log"]) => self.log(jobs, &call, id).await,
             ("GET" | "HEAD", ["jobs", id, "events"]) => self.events(jobs, &call, id).await,
+            ("GET" | "HEAD", ["jobs", id, "letters"]) => self.letters(jobs, &call, id).await,
+            ("POST", ["jobs", id, "letters"]) => self.send_again(jobs, &call, id).await,
+            (_, ["jobs", _, "letters"]) => Err(wrong_method(&call, "GET, HEAD, POST")),
             ("POST", ["jobs", id, "links"]) => self.links(jobs, &call, id).await,
             ("POST" | "PUT", ["callbacks", job, attempt]) => {
                 self.callback(jobs, &call, job, attempt).await

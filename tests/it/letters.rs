@@ -65,16 +65,25 @@ async fn a_letter_outlives_its_receivers_absence_and_the_gateways_and_its_link_n
     phoenix.die_and_rise();
 
     let listener = TcpListener::bind(receiver).await.unwrap();
-    let (headers, body) = receive(&listener).await;
+    let (signed, body) = receive(&listener).await;
     Webhook::new(SECRET)
         .unwrap()
-        .verify(&body, &headers)
+        .verify(&body, &signed)
         .unwrap();
     let letter: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(letter["type"], "job.succeeded");
     let link = letter["data"]["links"]["result"].as_str().unwrap();
     let link = link.strip_prefix("https://gpu.studio.example").unwrap();
     assert!(link.contains("token="), "{link}");
+    // Once more, by hand: the same letter.
+    let again = format!("{}/letters", place.unwrap());
+    let sent = phoenix
+        .try_send(http::Method::POST, &again, &[], Bytes::new())
+        .await;
+    assert_eq!(sent.unwrap().0, 202);
+    let (headers_again, body_again) = receive(&listener).await;
+    assert_eq!(headers_again["webhook-id"], signed["webhook-id"]);
+    assert_eq!(body_again, body);
     let (status, result) = phoenix.get(link).await;
     assert_eq!((status.as_u16(), &result[..]), (200, &b"a scene"[..]));
 }
