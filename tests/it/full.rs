@@ -120,3 +120,19 @@ async fn a_store_that_cannot_be_trusted_is_a_reason_not_to_start() {
         "it is left as it was"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_file_was_taken_away_promises_nothing_more() {
+    let nodes = nodes(1).await;
+    let scene = Scene::start(&stored(&[(&nodes[0], 1)], "")).await;
+    let job = scene.submit("/echo", "kept").await;
+    scene.over(&job).await;
+    let (file, aside) = ("data/jobs.sqlite", "data/aside");
+    std::fs::rename(scene.dir.path().join(file), scene.dir.path().join(aside)).unwrap();
+    let ask = scene.ask("POST", "/echo").with("prefer", "respond-async");
+    assert_eq!(ask.body("lost").send().await.status, 503);
+    assert_eq!(scene.post("/echo", "live").await.status, 200);
+    std::fs::rename(scene.dir.path().join(aside), scene.dir.path().join(file)).unwrap();
+    let job = scene.submit("/echo", "kept again").await;
+    assert_eq!(scene.over(&job).await["state"], "succeeded");
+}

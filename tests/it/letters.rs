@@ -77,6 +77,15 @@ async fn a_letter_outlives_its_receivers_absence_and_the_gateways_and_its_link_n
     assert!(link.contains("token="), "{link}");
     // Once more, by hand: the same letter.
     let again = format!("{}/letters", place.unwrap());
+    loop {
+        // That it was taken has to be on record first.
+        let (_, letters) = phoenix.get(&again).await;
+        let letters: Value = serde_json::from_slice(&letters).unwrap();
+        if letters["letters"][0]["delivered"].is_string() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let sent = phoenix
         .try_send(http::Method::POST, &again, &[], Bytes::new())
         .await;

@@ -7,6 +7,7 @@ use crate::store::place::{take, writable};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,9 +26,49 @@ const CHECKED: [&str; 5] = ["jobs", "arrays", "attempts", "letters", "tags"];
 /// A database that can be trusted.
 pub(super) struct Database {
     path: PathBuf,
+    /// Which file it is, for as long as it has its name.
+    file: Identity,
     /// Held as long as it is in use.
     _lock: File,
 }
+
+/// A file by what the system calls it: what is written to one whose name is gone is gone with the process.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+// === impl Identity ===
+
+impl Identity {
+    fn of(path: &Path) -> Result<Identity, StoreError> {
+        let known = fs::metadata(path).map_err(io_error("examine", path))?;
+        Ok(Identity {
+            path: path.to_owned(),
+            device: known.dev(),
+            inode: known.ino(),
+        })
+    }
+
+    /// Whether the file still stands where it was opened.
+    ///
+    /// Errors: it was removed or replaced; nothing new may be promised.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let now = fs::metadata(&self.path);
+        let same = now.is_ok_and(|now| (now.dev(), now.ino()) == (self.device, self.inode));
+        match same {
+            true => Ok(()),
+            false => Err(StoreError::Unusable(format!(
+                "`{}` was removed or replaced while it was open; put it back, or restart the gateway",
+                self.path.display()
+            ))),
+        }
+    }
+}
+
+// === impl Database ===
 
 impl Database {
     /// Opens the database of a data directory, brings it to its present form, and checks it; makes one if no file is there.
@@ -53,8 +94,17 @@ impl Database {
             )));
         }
         connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
-        let database = Database { path, _lock: lock };
+        let database = Database {
+            file: Identity::of(&path)?,
+            path,
+            _lock: lock,
+        };
         Ok((database, connection))
+    }
+
+    /// Which file it is.
+    pub fn identity(&self) -> Identity {
+        self.file.clone()
     }
 
     /// A connection that only reads.

@@ -39,7 +39,7 @@ pub struct SqliteStore {
     // In this order: what is written last is written before another gateway may have the folder.
     writer: Writer,
     readers: Arc<Readers>,
-    _database: Database,
+    database: Database,
 }
 
 impl SqliteStore {
@@ -63,7 +63,7 @@ impl SqliteStore {
         Ok(Arc::new(SqliteStore {
             writer,
             readers,
-            _database: database,
+            database,
         }))
     }
 
@@ -86,8 +86,10 @@ fn blob_names<'a>(bodies: impl IntoIterator<Item = &'a Kept>) -> Vec<Arc<str>> {
 impl JobStore for SqliteStore {
     async fn accept(&self, job: NewJob) -> Result<Accepted, StoreError> {
         let brought = blob_names([&job.body]);
+        let file = self.database.identity();
         self.writer
             .ask("accept a job", brought, move |change| {
+                file.check()?;
                 jobs::accept(change, &job)
             })
             .await
@@ -95,8 +97,10 @@ impl JobStore for SqliteStore {
 
     async fn accept_array(&self, array: NewArray) -> Result<ArrayAccepted, StoreError> {
         let brought = blob_names(array.jobs.iter().map(|job| &job.body));
+        let file = self.database.identity();
         self.writer
             .ask("accept an array", brought, move |change| {
+                file.check()?;
                 arrays::accept(change, &array)
             })
             .await
