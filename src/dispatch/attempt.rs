@@ -9,7 +9,7 @@ use super::world::LiveService;
 use super::{Shared, World};
 use crate::fleet::{End, Failure};
 use crate::jobs::{self, After, Blame, Came, Jobs, KeepError, Reporter, Rules};
-use crate::store::{Changed, Ended, JobId, JobRecord, Next, ResultHead, StoreError};
+use crate::store::{Changed, Ended, JobId, JobRecord, Kept, Next, ResultHead, StoreError};
 use futures::FutureExt;
 use http::Uri;
 use std::panic::AssertUnwindSafe;
@@ -270,7 +270,7 @@ pub(super) async fn write(
     runner: &Runner,
     job: &JobRecord,
     endpoint: Option<&str>,
-    ended: Ended,
+    mut ended: Ended,
 ) -> Option<JobRecord> {
     let mut phase = runner.phase();
     loop {
@@ -281,6 +281,9 @@ pub(super) async fn write(
             Ok(Changed::Now(job)) => return Some(*job),
             Ok(Changed::Stale) => return None,
             Err(error) => {
+                if matches!(error, StoreError::Full(_)) && move_apart(runner, &mut ended).await {
+                    continue;
+                }
                 tracing::error!(job = %job.id, %error, "cannot write how a job ended; trying again");
             }
         }
@@ -291,6 +294,23 @@ pub(super) async fn write(
             }
             () = sleep(STORE_AGAIN) => {}
         }
+    }
+}
+
+/// A database that is full may have room for a result's row without its body. Whether that was moved out of it.
+async fn move_apart(runner: &Runner, ended: &mut Ended) -> bool {
+    let Next::Over(_, Some((_, kept))) = &mut ended.next else {
+        return false;
+    };
+    let Kept::Row(bytes) = &*kept else {
+        return false;
+    };
+    match runner.jobs.keep_apart(bytes.clone()).await {
+        Ok(apart) => {
+            *kept = apart;
+            true
+        }
+        Err(_) => false,
     }
 }
 

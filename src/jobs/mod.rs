@@ -312,9 +312,14 @@ impl Jobs {
 
     /// Keeps bytes.
     pub async fn keep(&self, bytes: Bytes) -> Result<Kept, StoreError> {
-        if bytes.len() <= IN_ROW {
-            return Ok(Kept::Row(bytes));
+        match bytes.len() <= IN_ROW {
+            true => Ok(Kept::Row(bytes)),
+            false => self.keep_apart(bytes).await,
         }
+    }
+
+    /// Keeps bytes outside the database, however few.
+    pub async fn keep_apart(&self, bytes: Bytes) -> Result<Kept, StoreError> {
         let mut writer = self.0.blobs.begin().await?;
         writer.append(bytes).await?;
         Ok(Kept::Blob(writer.finish().await?))

@@ -474,6 +474,9 @@ pub trait JobStore: Send + Sync {
     /// The attempt ended. `Over`: event `finished`, `keep_until` set. `Again`: back to `Queued`, event `retry`, and the
     /// endpoint joins `failed_on` if it counts. A job that is being canceled is over as `Canceled` in the second case. Stale
     /// also when `Over` names a state that is none.
+    ///
+    /// Errors: `Full` also for a body in its row that would use up the room kept for accepted jobs; in a blob it may fit. A
+    /// blob that was brought stays when the call fails, to be tried again with; when it comes out stale it is deleted.
     async fn end(
         &self,
         job: &str,

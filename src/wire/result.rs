@@ -3,7 +3,6 @@
 use super::answer::{Answer, Payload};
 use super::status::JOB_STATE;
 use super::{Call, Wire, unavailable};
-use crate::dispatch::World;
 use crate::jobs::Jobs;
 use crate::store::{JobRecord, StoreError};
 use bytes::Bytes;
@@ -31,7 +30,7 @@ impl Wire {
             self.mark(&mut answer, &job);
             return Ok(answer);
         }
-        self.result_of(jobs, &job, call.headers, call.world).await
+        self.result_of(jobs, &job, call.headers).await
     }
 
     /// The result of a job that is over.
@@ -40,7 +39,6 @@ impl Wire {
         jobs: &Jobs,
         job: &JobRecord,
         asked: &HeaderMap,
-        _world: &World,
     ) -> Result<Answer, Refusal> {
         let Some(head) = &job.result else {
             return Err(nothing_came(job));

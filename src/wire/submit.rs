@@ -124,7 +124,7 @@ impl Wire {
         if let Some(wait) = wait {
             job = self.until(jobs, job, wait, Wait::Over).await?;
             if job.state.is_over() {
-                return self.result_of(jobs, &job, headers, world).await;
+                return self.result_of(jobs, &job, headers).await;
             }
         }
         self.accepted_document(jobs, world, &job, wait).await

@@ -9,6 +9,9 @@ use serde_json::json;
 use std::sync::Arc;
 use tabane_api::JobState;
 
+/// A body up to so many bytes is no more than the rest of what is written of a job.
+const SMALL: usize = 1 << 10;
+
 /// A new attempt begins.
 pub(super) fn start(
     change: &Change<'_>,
@@ -175,7 +178,7 @@ pub(super) fn end(
 }
 
 /// The blob that the result of an attempt lies in.
-pub(super) fn brought(ended: &Ended) -> Option<Arc<str>> {
+fn brought(ended: &Ended) -> Option<Arc<str>> {
     match &ended.next {
         Next::Over(_, Some((_, body))) => rows::blob_of(body).map(|blob| blob.name.clone()),
         _ => None,
@@ -207,6 +210,12 @@ fn closed(
 }
 
 fn keep(change: &Change<'_>, job: i64, head: &ResultHead, body: &Kept) -> Result<(), StoreError> {
+    // Results in rows must not use up the room in which accepted jobs are written to their end.
+    if let Kept::Row(bytes) = body
+        && bytes.len() > SMALL
+    {
+        change.room_for(bytes.len() as u64)?;
+    }
     let body = rows::columns(body);
     let mut statement = change.database.prepare_cached(
         "INSERT INTO results (job, status, headers, blob, length, sha256, bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

@@ -134,3 +134,22 @@ async fn a_larger_limit_makes_room_at_once() {
         .unwrap();
     assert_eq!(all.len(), count + 1);
 }
+
+#[tokio::test]
+async fn a_result_that_could_not_be_written_down_is_there_when_it_is_tried_again() {
+    let room = Room::of(SMALL);
+    room.started("one").await;
+    let long = room.blob(b"a long picture").await;
+    // A row too large to be written stands for whatever a disk may have against it.
+    let mut ended = over(JobState::Succeeded, Some(long.clone()));
+    ended.error = Some("x".repeat(2 * SMALL as usize));
+    let refused = room.end("one", 1, ended, Moment(20)).await;
+    assert!(refused.is_err());
+    let again = over(JobState::Succeeded, Some(long));
+    now(room.end("one", 1, again, Moment(21)).await.unwrap());
+    let Some(Kept::Blob(kept)) = room.result("one").await.unwrap() else {
+        panic!("it is kept apart");
+    };
+    let stored = room.blobs.open(&kept).await.unwrap();
+    assert_eq!(&stored.read(0, 99).await.unwrap()[..], b"a long picture");
+}
