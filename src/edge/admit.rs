@@ -59,11 +59,12 @@ pub(super) async fn refuse(session: &mut Session, ctx: &mut Ctx, why: &Refusal) 
 async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Stop> {
     let origin = session.req_header().headers.get(header::ORIGIN);
     if origin.is_some() && pages(edge, session, ctx)? && cors::is_preflight(session.req_header()) {
-        cors::preflight(session, ctx).await?;
+        Box::pin(cors::preflight(session, ctx)).await?;
         return Ok(true);
     }
     if jobs::is_ours(session.req_header()) {
-        jobs::serve(edge, session, ctx).await?;
+        // In a box of their own: what only jobs need must not be part of every request's state.
+        Box::pin(jobs::serve(edge, session, ctx)).await?;
         return Ok(true);
     }
     let journey = enter(edge, session, ctx)?;
@@ -106,12 +107,12 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
     if socket && matches!(step, Step::Lease) {
         journey_of(ctx)?.without_slot();
         lease(edge, session, ctx).await?;
-        tunnel::run(edge, session, ctx).await?;
+        Box::pin(tunnel::run(edge, session, ctx)).await?;
         return Ok(true);
     }
     if matches!(step, Step::Lease) && jobs::is_wanted(edge, session.req_header(), ctx) {
         hold_body(edge, session, ctx, hold, most, Extent::All).await?;
-        jobs::submit(edge, session, ctx).await?;
+        Box::pin(jobs::submit(edge, session, ctx)).await?;
         return Ok(true);
     }
     if let Step::Answer { max } = step {
