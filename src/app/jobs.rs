@@ -182,6 +182,7 @@ fn signed(public_url: &Option<Arc<str>>, links: Option<&Links>, path: &str) -> S
     let base = public_url.as_deref().unwrap_or_default();
     let scope = path
         .strip_prefix("/_tabane/jobs/")
+        .or(path.strip_prefix("/_tabane/arrays/"))
         .and_then(|rest| rest.split('/').next())
         .map(|id| format!("job/{id}"));
     match (links, scope) {

@@ -152,26 +152,15 @@ impl Dispatch {
         for service in &world.services {
             self.metrics().jobs().add_service(&service.plan.name);
         }
-        let again: Vec<JobId> = {
-            let core = self.0.core.lock();
-            let outdated = |ticket: &TicketId| {
-                core.waiters.get(ticket).is_some_and(|waiter| {
-                    let was = &waiter.service;
-                    world.service(&was.plan.name).is_none_or(|is| {
-                        !Arc::ptr_eq(&was.policy, &is.policy) || was.pool != is.pool
-                    })
-                })
-            };
-            let waiting = core.jobs.iter().filter(|(_, ticket)| outdated(ticket));
-            waiting.map(|(job, _)| job.clone()).collect()
-        };
-        for job in &again {
-            self.withdraw(job);
-        }
+        self.0.ask_anew(|waiter| {
+            let was = &waiter.service;
+            let is = world.service(&was.plan.name);
+            is.is_none_or(|is| !Arc::ptr_eq(&was.policy, &is.policy) || was.pool != is.pool)
+        });
         let parked = std::mem::take(&mut *runner.parked.lock());
         let now = runner.jobs.now();
         let mut delayed = runner.delayed.lock();
-        delayed.extend(parked.into_iter().chain(again).map(|job| (now, job)));
+        delayed.extend(parked.into_iter().map(|job| (now, job)));
         drop(delayed);
         runner.wake.notify_one();
     }
@@ -310,30 +299,28 @@ impl Shared {
                 "an endpoint failed {ASIDE_AFTER} jobs of this class in a row; others are asked first");
         }
         if moved {
-            self.again(&job.service, &job.need.class);
+            self.ask_anew(|waiter| {
+                waiter.service.plan.name == job.service && waiter.need.class == job.need.class
+            });
         }
     }
 
-    /// Jobs of a class that wait are asked anew who may serve them.
-    fn again(self: &Arc<Self>, service: &Arc<str>, class: &Arc<str>) {
+    /// Jobs that wait give their tickets up and get new ones: by another world, or after others were set aside.
+    fn ask_anew(self: &Arc<Self>, which: impl Fn(&Waiter) -> bool) {
         let Some(runner) = self.runner.get() else {
             return;
         };
-        let waiting: Vec<JobId> = {
+        let jobs: Vec<JobId> = {
             let core = self.core.lock();
-            let same = |ticket: &TicketId| {
-                let waiter = core.waiters.get(ticket);
-                waiter.is_some_and(|w| w.service.plan.name == *service && w.need.class == *class)
-            };
-            let jobs = core.jobs.iter().filter(|(_, ticket)| same(ticket));
+            let asked = |ticket: &TicketId| core.waiters.get(ticket).is_some_and(&which);
+            let jobs = core.jobs.iter().filter(|(_, ticket)| asked(ticket));
             jobs.map(|(job, _)| job.clone()).collect()
         };
         let now = runner.jobs.now();
-        for job in waiting {
+        for job in jobs {
             self.withdraw(&job);
-            runner.delayed.lock().insert((now, job));
+            runner.delay(job, now);
         }
-        runner.wake.notify_one();
     }
 }
 

@@ -157,9 +157,11 @@ impl Jobs {
             array.jobs.len(),
         );
         let (most, of_tenant) = (plan.max, plan.max_per_tenant);
-        self.0
-            .census
-            .reserve(&service, &tenant, count, most, of_tenant)?;
+        let census = &self.0.census;
+        if let Err(too_many) = census.reserve(&service, &tenant, count, most, of_tenant) {
+            let again = self.0.store.repeated_array(&array).await?;
+            return again.ok_or(AcceptError::TooMany(too_many));
+        }
         let accepted = self.0.store.accept_array(array).await;
         match &accepted {
             Ok(ArrayAccepted::New(record, jobs)) => {

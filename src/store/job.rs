@@ -437,6 +437,9 @@ pub trait JobStore: Send + Sync {
     /// a repeat of what it took is answered all the same.
     async fn repeated(&self, job: &NewJob) -> Result<Option<Accepted>, StoreError>;
 
+    /// What `accept_array` would say of an array whose key is known; `None` when it is new.
+    async fn repeated_array(&self, array: &NewArray) -> Result<Option<ArrayAccepted>, StoreError>;
+
     /// Takes an array and all its children in, or none of them. A child whose key or client's id is known makes it another
     /// request.
     async fn accept_array(&self, array: NewArray) -> Result<ArrayAccepted, StoreError>;

@@ -151,27 +151,36 @@ impl Wire {
 
     /// The job that a call is about, if whoever asks may see it.
     async fn find(&self, jobs: &Jobs, call: &Call<'_>, id: &str) -> Result<JobRecord, Refusal> {
-        if let Some(token) = submit::query(call.query, "token")
-            && matches!(*call.method, Method::GET | Method::HEAD)
-        {
-            let found = jobs.store().find(None, id).await.map_err(unavailable)?;
-            // The one that was signed for, by the name that nobody else can have chosen.
-            let signed = found.filter(|job| *job.id == *id && jobs.is_signed(&job.id, &token));
-            if let Some(job) = signed {
-                return Ok(job);
-            }
-        }
-        let tenant = match &call.who {
-            Who::Tenant(caller) => Some(&*caller.tenant),
-            Who::Operator => None,
-            Who::Nobody(why) => return Err(why.clone()),
+        // What is signed for is named by the id that nobody else can have chosen.
+        let tenant = match is_signed(jobs, call, id) {
+            true => None,
+            false => seen_by(call)?,
         };
         let found = jobs.store().find(tenant, id).await.map_err(unavailable)?;
-        found
-            .filter(|job| tenant.is_none_or(|tenant| *job.tenant == *tenant))
-            // Over, and not swept yet: it is gone when its document says so.
-            .filter(|job| job.keep_until.is_none_or(|until| until > jobs.now()))
-            .ok_or_else(|| gone(jobs, "job", id))
+        let found = found.filter(|job| tenant.is_none_or(|tenant| *job.tenant == *tenant));
+        match found {
+            // Not swept yet: it is gone when its document says so.
+            Some(job) if job.keep_until.is_some_and(|until| until <= jobs.now()) => {
+                Err(Refusal::Gone(format!("there is no job `{id}` any more")))
+            }
+            Some(job) => Ok(job),
+            None => Err(gone(jobs, "job", id)),
+        }
+    }
+}
+
+/// Whether a call shows a link that was signed for the job or array of this id. Links only show.
+fn is_signed(jobs: &Jobs, call: &Call<'_>, id: &str) -> bool {
+    let looks = matches!(*call.method, Method::GET | Method::HEAD);
+    looks && submit::query(call.query, "token").is_some_and(|token| jobs.is_signed(id, &token))
+}
+
+/// Whose jobs whoever asks may see; `None`: everybody's.
+fn seen_by<'a>(call: &'a Call<'_>) -> Result<Option<&'a str>, Refusal> {
+    match &call.who {
+        Who::Tenant(caller) => Ok(Some(&caller.tenant)),
+        Who::Operator => Ok(None),
+        Who::Nobody(why) => Err(why.clone()),
     }
 }
 

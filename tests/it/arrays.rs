@@ -175,7 +175,7 @@ async fn what_cannot_be_an_array_is_refused_and_nothing_of_it_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_key_is_the_same_array_and_another_body_is_refused() {
     let nodes = nodes(1).await;
-    let scene = Scene::start(&stored(&[(&nodes[0], 1)], "")).await;
+    let scene = Scene::start(&stored(&[(&nodes[0], 1)], "jobs: {max: 4}")).await;
     let ask = |frames: &str, length: usize| {
         // Long bodies are files, which a repeat must not leave behind.
         let body = format!("{{frame}}{}", "x".repeat(length));

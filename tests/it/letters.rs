@@ -121,3 +121,32 @@ async fn a_receiver_that_never_answers_keeps_nobody_elses_letters_waiting() {
     let received = tokio::time::timeout(Duration::from_secs(8), receive(&receiver));
     received.await.expect("it comes at once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_links_of_an_arrays_letter_need_no_key_and_open_nothing_else() {
+    let nodes = nodes(1).await;
+    let yaml = format!(
+        "webhooks: {{allow: [127.0.0.0/8]}}\naccess: {{anonymous: deny}}\ntenants: {{studio: studio-key}}\n{}",
+        stored(&[(&nodes[0], 1)], "")
+    );
+    let scene = Scene::start(&yaml).await;
+    let receiver = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", receiver.local_addr().unwrap());
+    let wanted = serde_json::json!({"service": "any", "path": "/echo", "body": "{frame}", "frames": "1-2", "webhook": url});
+    let ask = scene
+        .ask("POST", "/_tabane/arrays")
+        .with("x-api-key", "studio-key");
+    let array = ask.body(wanted.to_string()).send().await;
+    assert_eq!(array.status, 202);
+    let (_, letter) = receive(&receiver).await;
+    let letter: Value = serde_json::from_slice(&letter).unwrap();
+    let link = |name: &str| letter["data"]["links"][name].as_str().unwrap().to_owned();
+    assert_eq!(
+        scene.get(&link("self")).await.json()["counts"]["succeeded"],
+        2
+    );
+    assert_eq!(scene.get(&link("results")).await.status, 200);
+    let deleted = scene.ask("DELETE", &link("self")).send().await;
+    assert_eq!(deleted.status, 401);
+    assert_eq!(scene.get(array.header("location")).await.status, 401);
+}

@@ -9,11 +9,9 @@ use tabane_api::JobState;
 
 /// Takes an array and all its jobs in, or none of them.
 pub(super) fn accept(change: &Change<'_>, array: &NewArray) -> Result<ArrayAccepted, StoreError> {
-    if let Some((id, fingerprint)) = repeated(change.database, array)? {
+    if let Some(again) = again(change.database, array)? {
         free(change, array);
-        let same = jobs::same(array.idempotency.as_ref(), fingerprint.as_ref());
-        let kept = find(change.database, &id)?.filter(|_| same);
-        return Ok(kept.map_or(ArrayAccepted::OtherRequest, ArrayAccepted::Again));
+        return Ok(again);
     }
     for job in &array.jobs {
         if jobs::repeated(change.database, job)?.is_some() {
@@ -128,6 +126,20 @@ pub(super) fn delete(change: &Change<'_>, id: &str) -> Result<bool, StoreError> 
     remove_if_empty(change.database, id)?;
     letters::forget(change.database, id)?;
     Ok(true)
+}
+
+/// What an array is that comes under a known key; `None` when it is new.
+pub(super) fn again(
+    database: &Connection,
+    array: &NewArray,
+) -> Result<Option<ArrayAccepted>, StoreError> {
+    let Some((id, fingerprint)) = repeated(database, array)? else {
+        return Ok(None);
+    };
+    let same = jobs::same(array.idempotency.as_ref(), fingerprint.as_ref());
+    let kept = find(database, &id)?.filter(|_| same);
+    let again = kept.map_or(ArrayAccepted::OtherRequest, ArrayAccepted::Again);
+    Ok(Some(again))
 }
 
 /// The array that this one repeats, and what its request was.

@@ -95,6 +95,16 @@ impl JobStore for SqliteStore {
             .await
     }
 
+    async fn repeated_array(&self, array: &NewArray) -> Result<Option<ArrayAccepted>, StoreError> {
+        // Its jobs are not looked at.
+        let array = NewArray {
+            jobs: Vec::new(),
+            ..array.clone()
+        };
+        let known = move |database: &Connection| arrays::again(database, &array);
+        self.readers.ask("look for a repeat", known).await
+    }
+
     async fn accept_array(&self, array: NewArray) -> Result<ArrayAccepted, StoreError> {
         let brought = blob_names(array.jobs.iter().map(|job| &job.body));
         let file = self.database.identity();

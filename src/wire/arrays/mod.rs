@@ -21,7 +21,7 @@ mod submit;
 use super::answer::Answer;
 use super::ask::Prefer;
 use super::status::{PREFERENCE_APPLIED, tag};
-use super::{Call, Who, Wire, base, gone, list, unavailable, wrong_method};
+use super::{Call, Wire, base, gone, is_signed, list, seen_by, unavailable, wrong_method};
 use crate::dispatch::World;
 use crate::jobs::{Jobs, array_document};
 use crate::store::{ArrayRecord, Filter, JobId};
@@ -65,14 +65,13 @@ impl Wire {
         call: &Call<'_>,
         id: &str,
     ) -> Result<ArrayRecord, Refusal> {
-        let tenant = match &call.who {
-            Who::Tenant(caller) => Some(&caller.tenant),
-            Who::Operator => None,
-            Who::Nobody(why) => return Err(why.clone()),
+        let tenant = match is_signed(jobs, call, id) {
+            true => None,
+            false => seen_by(call)?,
         };
         let found = jobs.store().array(id).await.map_err(unavailable)?;
         found
-            .filter(|array| tenant.is_none_or(|tenant| array.tenant == *tenant))
+            .filter(|array| tenant.is_none_or(|tenant| *array.tenant == *tenant))
             .ok_or_else(|| gone(jobs, "array", id))
     }
 

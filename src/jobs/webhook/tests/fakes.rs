@@ -237,6 +237,10 @@ impl JobStore for Outbox {
     async fn replay(&self, _: &str, _: Moment) -> Result<bool, StoreError> {
         other()
     }
+    async fn repeated_array(&self, _: &NewArray) -> Result<Option<ArrayAccepted>, StoreError> {
+        other()
+    }
+
     async fn repeated(&self, _: &NewJob) -> Result<Option<Accepted>, StoreError> {
         other()
     }
