@@ -47,6 +47,8 @@ impl Times {
             })
         });
         self.estimator.weigh(all);
+        // Kept empty between two requests, which come by the thousand; let go of here, where endpoints leave.
+        self.at_work.retain(|_, at_work| !at_work.is_empty());
     }
 
     /// Work begins on an endpoint. How long it takes is worked out when somebody asks.
@@ -87,9 +89,6 @@ impl Times {
             // Of several that are alike, the one that began first; which of them ended makes no difference.
             if let Some(i) = at_work.iter().position(same) {
                 at_work.remove(i);
-            }
-            if at_work.is_empty() {
-                self.at_work.remove(&endpoint);
             }
         }
         if matches!(end, End::Done) && lease.is_learned() {

@@ -148,10 +148,10 @@ pub(super) enum Extent {
 
 /// Whether the file says which pages may ask here; remembers whether this one may.
 fn pages(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, Stop> {
-    let (listener, host) = arrived(edge, session, ctx)?;
+    let listener = arrived(edge, session, ctx)?;
     let head = session.req_header();
     let world = ctx.world.as_deref().ok_or(Refusal::ShuttingDown)?;
-    let here = world.service_at(&listener, &host, head.uri.path());
+    let here = world.service_at(&listener, host(head), head.uri.path());
     // A job is asked for by pages of any service: it shows whose it is by its key or link.
     let everywhere = world.services.iter().filter(|_| jobs::is_ours(head));
     let plans = here
@@ -176,28 +176,24 @@ fn journey_of(ctx: &mut Ctx) -> Result<&mut Journey, Stop> {
 
 /// Who asks, and for what.
 fn enter(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<Journey, Stop> {
-    let (listener, host) = arrived(edge, session, ctx)?;
+    let listener = arrived(edge, session, ctx)?;
     let head = session.req_header();
     let from = client(session);
     let world = ctx.world.as_deref().ok_or(Refusal::ShuttingDown)?;
     let (path, headers) = (head.uri.path(), &head.headers);
     let entered = edge
         .dispatch
-        .enter(world, &listener, &host, path, headers, from);
+        .enter(world, &listener, host(head), path, headers, from);
     entered.map_err(|(why, service)| {
         ctx.service = service;
         Stop::Refused(why)
     })
 }
 
-/// Where a request came, and for which host.
+/// Where a request came.
 ///
 /// Errors: it is none that any service could take.
-pub(super) fn arrived(
-    edge: &Edge,
-    session: &mut Session,
-    ctx: &Ctx,
-) -> Result<(ListenerKey, String), Stop> {
+pub(super) fn arrived(edge: &Edge, session: &mut Session, ctx: &Ctx) -> Result<ListenerKey, Stop> {
     let head = session.req_header();
     let host = host(head);
     // RFC 9112, 3.2: a request of HTTP/1.1 without a host is none.
@@ -222,7 +218,7 @@ pub(super) fn arrived(
         .bound
         .key(session.server_addr().and_then(|a| a.as_inet()))
         .ok_or(Refusal::ShuttingDown)?;
-    Ok((listener, host.to_owned()))
+    Ok(listener)
 }
 
 fn classify(session: &Session, ctx: &mut Ctx, body: Option<&Bytes>) -> Result<Step, Stop> {

@@ -35,8 +35,7 @@ pub(super) fn is_wanted(edge: &Edge, head: &RequestHeader, ctx: &Ctx) -> bool {
 
 /// Answers a call about jobs.
 pub(super) async fn serve(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<(), Stop> {
-    let (listener, host) = admit::arrived(edge, session, ctx)?;
-    drop(host);
+    let listener = admit::arrived(edge, session, ctx)?;
     let head = session.req_header();
     let world = ctx.world.clone().ok_or(Refusal::ShuttingDown)?;
     let from = client(session);
