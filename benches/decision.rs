@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use tabane::config::plan::{HealthPlan, Target};
 use tabane::fleet::{self, End, Fleet, Spec};
 use tabane::schedule::{
-    Action, Event, PoolId, QueueLimits, Room, Schedule, Span, Ticket, TicketId, Turn, register,
+    Action, Event, PoolId, QueueLimits, Room, Schedule, Share, Span, Ticket, TicketId, Turn,
+    register,
 };
 use tabane_api::{Candidate, EndpointId, Need, NodeFacts, Policy, Registry, Vitals};
 
@@ -29,8 +30,8 @@ impl Room for OnePool<'_> {
         );
     }
 
-    fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool {
-        self.0.take(endpoint, need.slots, self.2)
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
+        self.0.take(endpoint, ticket.need.slots, self.2)
     }
 }
 
@@ -88,6 +89,9 @@ fn ticket(id: u64, class: usize, policy: &Arc<dyn Policy>, now: Instant) -> Tick
         policy: policy.clone(),
         excluded: Vec::new(),
         turn: Turn::Held(now),
+        since: now,
+        share: Share::default(),
+        patience: Duration::from_secs(600),
         expected: Span::new(1.0, 0.1),
         queue,
     }

@@ -6,7 +6,8 @@
 use crate::config::plan::{HealthPlan, Target};
 use crate::fleet::{self, End, Failure, Fleet, Spec};
 use crate::schedule::{
-    Action, Event, PoolId, QueueLimits, Room, Schedule, Span, Ticket, TicketId, Turn, register,
+    Action, Event, PoolId, QueueLimits, Room, Schedule, Share, Span, Ticket, TicketId, Turn,
+    register,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -44,9 +45,9 @@ impl Room for Pools<'_> {
         );
     }
 
-    fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool {
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
         assert!(self.0.usable(endpoint), "only what is usable is granted");
-        self.0.take(endpoint, need.slots, self.1)
+        self.0.take(endpoint, ticket.need.slots, self.1)
     }
 }
 
@@ -191,6 +192,9 @@ impl Farm {
                 }
                 _ => Turn::Held(self.now),
             },
+            since: self.now,
+            share: Share::default(),
+            patience: Duration::from_secs(600),
             expected: Span::new(self.below(9) as f64, 1.0),
             queue: QueueLimits {
                 max: 20,

@@ -77,6 +77,10 @@ pub struct TenantPlan {
     pub weight: u32,
     /// The most urgent that its jobs may ask for.
     pub priority_cap: Urgency,
+    /// How many of its requests that hold a connection may wait at once; past it, 429.
+    pub max_waiting: Option<usize>,
+    /// How many slots its work may take at once; what is more waits.
+    pub max_at_work: Option<u32>,
 }
 
 /// Who may ask without a key.
@@ -156,6 +160,20 @@ pub struct NodePlan {
     pub facts: Arc<NodeFacts>,
     /// Whether the file keeps it from new work.
     pub drained: bool,
+    /// Which of its endpoints may hold the card at the same time.
+    pub sharing: Sharing,
+}
+
+/// Which endpoints of a node may hold its card at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// All of them: they do not mind each other.
+    #[default]
+    Free,
+    /// One.
+    Exclusive,
+    /// As many as fit: each claims memory ([`EndpointPlan::vram_mib`]), and one that claims none claims all.
+    Fits,
 }
 
 /// A URL on a node where one service answers.
@@ -169,6 +187,12 @@ pub struct EndpointPlan {
     pub target: Target,
     /// How many requests at once, 1.. .
     pub slots: u32,
+    /// The models that it has; `None`: what its probe says.
+    pub models: Option<Arc<[Arc<str>]>>,
+    /// The largest request it takes, in the unit of its class; `None`: any.
+    pub max_size: Option<f64>,
+    /// How much of the card's memory its service takes, MiB, where it shares the card; `None`: all of it.
+    pub vram_mib: Option<u64>,
     /// The service (an index) whose kind and `health` probe it: the first by name whose pool holds it. `None`: nobody uses it.
     pub probed_by: Option<usize>,
 }
@@ -267,6 +291,50 @@ pub struct ServicePlan {
     pub jobs: JobsPlan,
     /// Which web pages may ask.
     pub cors: CorsPlan,
+    /// Whether its requests go before all that are not, whoever asks: a person waits for them.
+    pub interactive: bool,
+    /// How long one may be made to wait, beside an endpoint that is free, for a better one, or for another service that
+    /// holds the card.
+    pub patience: Duration,
+    /// How long it keeps a card that it shares.
+    pub gpu_hold: HoldPlan,
+    /// What it may spend on nodes that have a price.
+    pub price: PricePlan,
+    /// What an autoscaler is told.
+    pub scale: ScalePlan,
+}
+
+/// How long a service keeps a card that it shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldPlan {
+    /// It is not asked to let go before, unless someone interactive waits and it is not.
+    pub min: Duration,
+    /// It gets no further work after, while another waits.
+    pub max: Duration,
+}
+
+/// What a service may spend on nodes that have a price.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PricePlan {
+    /// How many seconds of waiting one would accept to save one USD; 0: speed alone counts.
+    pub seconds_per_usd: f64,
+    /// Nodes with a price are used only where one would wait longer than this for those without.
+    pub spill_after: Duration,
+    /// How much in any hour; past it, nodes with a price get no more. `None`: no bound.
+    pub usd_per_hour: Option<f64>,
+    /// How much a single request or job may be expected to cost. `None`: no bound.
+    pub usd_per_job: Option<f64>,
+}
+
+/// What an autoscaler is told of a service's pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScalePlan {
+    /// What waits should be worked off in this time.
+    pub drain_in: Duration,
+    /// Nodes that are wanted when nothing waits.
+    pub min: u32,
+    /// The most that are ever wanted.
+    pub max: u32,
 }
 
 /// Whether requests of a service or route become jobs.
@@ -465,6 +533,8 @@ pub struct RouteOptions {
     pub priority: Option<Priority>,
     /// In place of the service's.
     pub jobs: Option<JobsMode>,
+    /// In place of the service's.
+    pub interactive: Option<bool>,
 }
 
 /// Text that must not be seen: shows as `***`.
@@ -523,6 +593,36 @@ impl Default for HealthPlan {
             eject_for: Duration::from_secs(5),
             eject_max: Duration::from_secs(120),
             stall_after: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for HoldPlan {
+    fn default() -> Self {
+        HoldPlan {
+            min: Duration::from_secs(30),
+            max: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for PricePlan {
+    fn default() -> Self {
+        PricePlan {
+            seconds_per_usd: 0.0,
+            spill_after: Duration::ZERO,
+            usd_per_hour: None,
+            usd_per_job: None,
+        }
+    }
+}
+
+impl Default for ScalePlan {
+    fn default() -> Self {
+        ScalePlan {
+            drain_in: Duration::from_secs(60),
+            min: 0,
+            max: 100,
         }
     }
 }

@@ -55,7 +55,7 @@ impl Dispatch {
     /// Writes what was learned of times since the last call.
     pub async fn write_times(&self) {
         let Some(jobs) = self.jobs() else { return };
-        let changed = self.0.core.lock().times.changed();
+        let changed = self.0.core.lock().rooms.times.changed();
         if !changed.is_empty()
             && let Err(error) = jobs.store().learn(changed).await
         {

@@ -1,14 +1,12 @@
 //! What stands behind the one lock: fleet, schedule, and what joins them.
 
 use super::lease::Lease;
-use super::pools::Pools;
-use super::room::{FleetRoom, lacks};
-use super::times::Times;
+use super::rooms::Rooms;
 use super::upstream::Upstream;
 use super::world::{LiveService, World};
 use crate::config::plan::Plan;
-use crate::fleet::{self, Fleet};
-use crate::schedule::{self, PoolId, Schedule, TicketId};
+use crate::fleet;
+use crate::schedule::{self, TicketId};
 use crate::store::JobId;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -18,21 +16,19 @@ use tokio::sync::oneshot;
 
 /// Fleet and schedule under one lock.
 pub(super) struct Core {
-    pub(super) fleet: Fleet,
-    pub(super) schedule: Schedule,
-    pub(super) pools: Pools,
+    pub(super) rooms: Rooms,
     pub(super) upstreams: HashMap<EndpointId, Arc<Upstream>>,
     /// Those that a file moved away from, for as long as requests keep them.
     pub(super) moved: Vec<Weak<Upstream>>,
     pub(super) waiters: HashMap<TicketId, Waiter>,
     /// The tickets of jobs that wait.
     pub(super) jobs: HashMap<JobId, TicketId>,
-    pub(super) times: Times,
 }
 
 /// Someone whose ticket waits.
 pub(super) struct Waiter {
     pub(super) tell: Tell,
+    pub(super) ticket: TicketId,
     pub(super) service: Arc<LiveService>,
     pub(super) need: Need,
 }
@@ -56,30 +52,13 @@ pub(super) struct Outbox {
 
 impl Core {
     pub(super) fn apply(&mut self, event: fleet::Event, now: Instant, out: &mut Outbox) {
-        let actions = self.fleet.apply(event, now);
-        if actions
-            .iter()
-            .any(|action| matches!(action, fleet::Action::Freed))
-        {
-            self.match_waiting(now, out);
-        }
+        let (actions, given) = self.rooms.apply(event, now);
+        self.deliver(given, out);
         out.fleet.extend(actions);
     }
 
-    /// Why no endpoint of the pool could ever serve a need; `None` when one could, or when there is none at all.
-    pub(super) fn nobody_fits(&self, pool: PoolId, need: &Need) -> Option<String> {
-        let members = self.pools.members(pool).iter();
-        let mut nodes = members
-            .filter_map(|(id, _)| self.fleet.get(*id))
-            .map(fleet::Endpoint::node);
-        let first = lacks(need, nodes.next()?)?;
-        nodes
-            .all(|node| lacks(need, node).is_some())
-            .then_some(first)
-    }
-
     pub(super) fn match_waiting(&mut self, now: Instant, out: &mut Outbox) {
-        if self.schedule.waiting() > 0 {
+        if self.rooms.schedule.waiting() > 0 {
             self.schedule(schedule::Event::Freed, now, out);
         }
     }
@@ -91,12 +70,16 @@ impl Core {
         now: Instant,
         out: &mut Outbox,
     ) -> Vec<schedule::Action> {
-        let mut room = FleetRoom {
-            fleet: &mut self.fleet,
-            pools: &self.pools,
-            now,
-        };
-        let mut actions = self.schedule.apply(event, &mut room, now);
+        let actions = self.rooms.schedule(event, now);
+        self.deliver(actions, out)
+    }
+
+    /// Puts the verdicts of those who wait into the outbox; returns those of tickets without a waiter.
+    fn deliver(
+        &mut self,
+        mut actions: Vec<schedule::Action>,
+        out: &mut Outbox,
+    ) -> Vec<schedule::Action> {
         actions.retain(|action| {
             let id = match action {
                 schedule::Action::Grant(id, _) | schedule::Action::Refuse(id, _) => id,
@@ -108,27 +91,15 @@ impl Core {
                 self.jobs.remove(job);
             }
             let verdict = verdict(&self.upstreams, action);
-            if let Ok(upstream) = &verdict {
-                let service = &waiter.service.plan.name;
-                self.times.began(service, upstream, &waiter.need, now);
-            }
             out.verdicts.push((waiter, verdict));
             false
         });
         actions
     }
 
-    /// What came of a ticket that is not waited for: its slots are taken, and its work begins.
-    pub(super) fn granted(
-        &mut self,
-        action: &schedule::Action,
-        service: &Arc<str>,
-        need: &Need,
-        now: Instant,
-    ) -> Result<Arc<Upstream>, Refusal> {
-        let upstream = verdict(&self.upstreams, action)?;
-        self.times.began(service, &upstream, need, now);
-        Ok(upstream)
+    /// What came of a ticket that is not waited for.
+    pub(super) fn granted(&self, action: &schedule::Action) -> Result<Arc<Upstream>, Refusal> {
+        verdict(&self.upstreams, action)
     }
 
     /// All that leases may be out for: the endpoints as they are, and as they were before a file moved them.
@@ -143,9 +114,9 @@ impl Core {
             .plan
             .endpoints
             .iter()
-            .map(|e| self.fleet.by_name(&e.name))
+            .map(|e| self.rooms.fleet.by_name(&e.name))
             .collect();
-        for endpoint in self.fleet.all() {
+        for endpoint in self.rooms.fleet.all() {
             // Where the fleet has it: one that leaves stays where it was, wherever the file puts its name.
             let (id, target) = (endpoint.id(), endpoint.target());
             let known = self.upstreams.get(&id);
@@ -167,10 +138,10 @@ impl Core {
                     .iter()
                     .filter_map(|m| Some((ids[m.endpoint]?, m.weight)))
                     .collect();
-                (self.pools.id(&pool.name), members)
+                (self.rooms.pools.id(&pool.name), members)
             })
             .collect();
-        self.pools.replace(pools);
+        self.rooms.pools.replace(pools);
     }
 }
 

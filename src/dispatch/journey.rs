@@ -7,7 +7,7 @@ use crate::access::Identity;
 use crate::config::plan::{JobsMode, Priority, RouteOptions};
 use crate::fleet::End;
 use crate::jobs;
-use crate::schedule::{self, QueueLimits, Span, Ticket, TicketId, Turn};
+use crate::schedule::{self, QueueLimits, Share, Span, Ticket, TicketId, Turn};
 use crate::telemetry::Event;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -37,6 +37,8 @@ pub struct Journey {
     need: Need,
     /// The most urgent that its tenant's jobs may ask for.
     cap: Urgency,
+    /// What its tenant may have.
+    share: Share,
     /// Endpoints that failed it.
     excluded: Vec<EndpointId>,
     arrived: Instant,
@@ -97,6 +99,7 @@ impl Dispatch {
         Ok(Journey {
             need: Need::of_class(""),
             cap: world.priority_cap(&caller.tenant),
+            share: world.share(&caller.tenant),
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -149,6 +152,7 @@ impl Dispatch {
         let mut journey = Journey {
             need: Need::of_class(""),
             cap: world.priority_cap(&ask.caller.tenant),
+            share: world.share(&ask.caller.tenant),
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -176,7 +180,7 @@ impl Dispatch {
     /// Errors: `NoFit`, with the nearest miss.
     pub fn could_ever(&self, journey: &Journey) -> Result<(), Refusal> {
         let core = self.0.core.lock();
-        match core.nobody_fits(journey.service.pool, &journey.need) {
+        match core.rooms.nobody_fits(journey.service.pool, &journey.need) {
             None => Ok(()),
             Some(why) => Err(Refusal::NoFit {
                 service: journey.service.plan.name.to_string(),
@@ -200,6 +204,9 @@ impl Dispatch {
             policy: journey.service.policy.clone(),
             excluded: journey.excluded.clone(),
             turn: Turn::Held(journey.arrived),
+            since: journey.arrived,
+            share: journey.share,
+            patience: journey.service.plan.patience,
             expected: Span::default(),
             queue: QueueLimits {
                 max: queue.max,
@@ -210,7 +217,7 @@ impl Dispatch {
             if shared.over.load(Ordering::Acquire) {
                 return Err(Refusal::ShuttingDown);
             }
-            if let Some(why) = core.nobody_fits(ticket.pool, &ticket.need) {
+            if let Some(why) = core.rooms.nobody_fits(ticket.pool, &ticket.need) {
                 let service = ticket.service.to_string();
                 return Err(Refusal::NoFit { service, why });
             }
@@ -224,16 +231,14 @@ impl Dispatch {
                 });
             }
             match own {
-                Some(action) => {
-                    let service = &journey.service.plan.name;
-                    core.granted(&action, service, &journey.need, now).map(Ok)
-                }
+                Some(action) => core.granted(&action).map(Ok),
                 None => {
                     let (tell, told) = oneshot::channel();
                     core.waiters.insert(
                         id,
                         Waiter {
                             tell: Tell::Client(tell),
+                            ticket: id,
                             service: journey.service.clone(),
                             need: journey.need.clone(),
                         },
@@ -246,6 +251,7 @@ impl Dispatch {
             Ok(upstream) => {
                 return Ok(Lease::new(
                     shared.clone(),
+                    id,
                     upstream,
                     journey.service.clone(),
                     journey.need.clone(),
@@ -329,6 +335,11 @@ impl Journey {
         if let Some(slots) = self.options.slots {
             need.slots = slots;
         }
+        need.tenant = self.caller.tenant.clone();
+        need.interactive = self
+            .options
+            .interactive
+            .unwrap_or(self.service.plan.interactive);
         need.urgency = match self.options.priority.unwrap_or(self.service.plan.priority) {
             Priority::Fixed(urgency) => urgency,
             Priority::Header => ask.header("priority").and_then(urgency).unwrap_or_default(),
@@ -473,9 +484,9 @@ struct KindHost {
 impl Host for KindHost {
     fn endpoints(&self) -> Vec<EndpointView> {
         let core = self.shared.core.lock();
-        let members = core.pools.members(self.service.pool).iter();
+        let members = core.rooms.pools.members(self.service.pool).iter();
         members
-            .filter_map(|(id, _)| core.fleet.get(*id))
+            .filter_map(|(id, _)| core.rooms.fleet.get(*id))
             .map(|endpoint| endpoint.view())
             .collect()
     }

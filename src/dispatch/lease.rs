@@ -2,6 +2,7 @@ use super::upstream::Upstream;
 use super::world::LiveService;
 use super::{Shared, now};
 use crate::fleet::End;
+use crate::schedule::TicketId;
 use crate::telemetry::EndpointMetrics;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 /// One that was not told how the work ended counts as broken off: its slots cool.
 pub struct Lease {
     shared: Arc<Shared>,
+    ticket: TicketId,
     upstream: Arc<Upstream>,
     service: Arc<LiveService>,
     need: Need,
@@ -29,6 +31,7 @@ pub struct Lease {
 impl Lease {
     pub(super) fn new(
         shared: Arc<Shared>,
+        ticket: TicketId,
         upstream: Arc<Upstream>,
         service: Arc<LiveService>,
         need: Need,
@@ -38,6 +41,7 @@ impl Lease {
         let at_grant = *count.borrow();
         Lease {
             shared,
+            ticket,
             upstream,
             service,
             need,
@@ -55,9 +59,9 @@ impl Lease {
         &self.upstream
     }
 
-    /// When it was granted.
-    pub(super) fn granted(&self) -> Instant {
-        self.granted
+    /// The ticket it was granted to.
+    pub(super) fn ticket(&self) -> TicketId {
+        self.ticket
     }
 
     /// What was asked of the node was done: how long it took is worth learning. An error tells nothing of that.

@@ -17,6 +17,7 @@ pub(crate) mod oracle;
 mod pools;
 mod resume;
 mod room;
+mod rooms;
 mod route;
 mod runner;
 #[cfg(test)]
@@ -35,22 +36,21 @@ pub use world::{ListenerKey, LiveService, World, listener_keys};
 
 use self::core::{Core, Outbox, Tell, specs};
 use crate::config::plan::Plan;
-use crate::fleet::{self, End, Fleet};
+use crate::fleet::{self, End};
 use crate::schedule::{self, Schedule};
 use crate::store::{Marks, StoreError};
 use crate::telemetry::{Event, Events, Metrics};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use pools::Pools;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rooms::Rooms;
 use runner::Runner;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Need, NodeClient, ProbeError, Stopped, Vitals};
-use times::Times;
 use tokio::sync::{Notify, watch};
 
 /// The gateway's middle: a handle, cheap to clone.
@@ -98,9 +98,10 @@ struct Shared {
 impl Dispatch {
     /// A gateway without a world: it refuses everything until [`Dispatch::install`].
     pub fn new(means: Means) -> Self {
-        let mut fleet = Fleet::new();
+        let draw = StdRng::from_rng(&mut rand::rng());
+        let mut rooms = Rooms::new(Schedule::new(Box::new(draw)));
         for node in means.marks.all() {
-            fleet.apply(
+            rooms.fleet.apply(
                 fleet::Event::Drain {
                     node: node.as_str().into(),
                     on: true,
@@ -110,14 +111,11 @@ impl Dispatch {
         }
         Dispatch(Arc::new(Shared {
             core: Mutex::new(Core {
-                fleet,
-                schedule: Schedule::new(Box::new(StdRng::from_rng(&mut rand::rng()))),
-                pools: Pools::default(),
+                rooms,
                 upstreams: HashMap::new(),
                 moved: Vec::new(),
                 waiters: HashMap::new(),
                 jobs: HashMap::new(),
-                times: Times::default(),
             }),
             world: ArcSwap::from_pointee(None),
             means,
@@ -138,16 +136,17 @@ impl Dispatch {
         let shared = &self.0;
         let prior = self.world();
         // A plugin's constructor runs in here: not under the lock.
-        let pool_id = |name: &Arc<str>| shared.core.lock().pools.id(name);
+        let pool_id = |name: &Arc<str>| shared.core.lock().rooms.pools.id(name);
         let world = World::build(plan, prior.as_deref(), &pool_id, &shared.means.metrics)?;
         let world = Arc::new(world);
         shared.turn(|core, now, out| {
             // Whoever waits is served by the new pools, so these come first.
             let actions = core
+                .rooms
                 .fleet
                 .apply(fleet::Event::Plan(specs(&world.plan)), now);
             core.place_members(&world);
-            core.times.weigh(&world.plan);
+            core.rooms.times.weigh(&world.plan);
             core.match_waiting(now, out);
             out.fleet.extend(actions);
             shared.world.store(Arc::new(Some(world.clone())));
@@ -203,16 +202,18 @@ impl Dispatch {
             return false;
         }
         let core = self.0.core.lock();
-        core.fleet
+        core.rooms
+            .fleet
             .all()
-            .any(|endpoint| core.fleet.usable(endpoint.id()))
+            .any(|endpoint| core.rooms.fleet.usable(endpoint.id()))
     }
 
     /// How many leases are out, at work or passing, and how many attempts of jobs are not written down yet.
     pub fn at_work(&self) -> usize {
         let attempts = self.0.runner.get().map_or(0, |runner| runner.active());
         let core = self.0.core.lock();
-        core.fleet
+        core.rooms
+            .fleet
             .all()
             .map(|endpoint| (endpoint.at_work() + endpoint.passing()) as usize)
             .sum::<usize>()
@@ -300,7 +301,7 @@ impl Dispatch {
 
     /// How long until an endpoint's next probe.
     pub fn probe_interval(&self, endpoint: EndpointId) -> Duration {
-        self.0.core.lock().fleet.probe_interval(endpoint)
+        self.0.core.lock().rooms.fleet.probe_interval(endpoint)
     }
 
     /// What is counted.
@@ -316,7 +317,7 @@ impl Dispatch {
     /// Lets time pass for the fleet: cooling ends, ejections end, drain times run out. Runs for ever.
     pub async fn keep_time(&self) {
         loop {
-            let due = self.0.core.lock().fleet.next_due();
+            let due = self.0.core.lock().rooms.fleet.next_due();
             match due {
                 Some(due) => tokio::select! {
                     () = tokio::time::sleep_until(due.into()) => self.0.turn(|core, now, out| core.apply(fleet::Event::Tick, now, out)),
@@ -336,9 +337,9 @@ impl Shared {
         let mut out = Outbox::default();
         let (done, due_changed) = {
             let mut core = self.core.lock();
-            let before = core.fleet.next_due();
+            let before = core.rooms.fleet.next_due();
             let done = act(&mut core, now(), &mut out);
-            (done, core.fleet.next_due() != before)
+            (done, core.rooms.fleet.next_due() != before)
         };
         if due_changed {
             self.due.notify_one();
@@ -349,8 +350,15 @@ impl Shared {
 
     fn carry_out(self: &Arc<Self>, out: Outbox) {
         for (waiter, verdict) in out.verdicts {
-            let verdict = verdict
-                .map(|upstream| Lease::new(self.clone(), upstream, waiter.service, waiter.need));
+            let verdict = verdict.map(|upstream| {
+                Lease::new(
+                    self.clone(),
+                    waiter.ticket,
+                    upstream,
+                    waiter.service,
+                    waiter.need,
+                )
+            });
             let tell = match waiter.tell {
                 Tell::Client(tell) => tell,
                 Tell::Job(job) => {
@@ -433,7 +441,9 @@ impl Shared {
         let (slots, endpoint) = (lease.need().slots, lease.upstream().id);
         let cool_down = lease.service().plan.cool_down;
         self.turn(|core, now, out| {
-            core.times.ended(lease, end, now);
+            let well = matches!(end, End::Done) && lease.is_learned();
+            let on = (endpoint, &*lease.upstream().name);
+            core.rooms.times.ended(lease.ticket(), on, well, now);
             core.apply(
                 fleet::Event::Ended {
                     endpoint,

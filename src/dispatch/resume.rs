@@ -8,10 +8,12 @@ use super::{Dispatch, Shared, now};
 use crate::config::plan::OnUnknown;
 use crate::fleet::End;
 use crate::jobs::Came;
+use crate::schedule::TicketId;
 use crate::store::{AttemptRecord, Changed, Ended, JobRecord, Next, StoreError};
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tabane_api::{Found, JobState, RunError};
 use tokio::time::sleep;
@@ -33,7 +35,7 @@ impl Dispatch {
             return Ok(0);
         };
         let times = runner.jobs.store().learned().await?;
-        let unread = self.0.core.lock().times.import(times);
+        let unread = self.0.core.lock().rooms.times.import(times);
         if unread > 0 {
             tracing::warn!(
                 unread,
@@ -163,18 +165,26 @@ impl Shared {
     fn occupied(self: &Arc<Self>, job: &JobRecord, attempt: &AttemptRecord) -> Option<Lease> {
         let world = Option::clone(&self.world.load())?;
         let service = world.service(&job.service)?.clone();
+        let ticket = TicketId(self.tickets.fetch_add(1, Ordering::Relaxed));
         let upstream = {
             let mut core = self.core.lock();
-            let endpoint = core.fleet.by_name(&attempt.endpoint)?;
+            let endpoint = core.rooms.fleet.by_name(&attempt.endpoint)?;
             let upstream = core.upstreams.get(&endpoint)?.clone();
-            core.fleet
+            core.rooms
+                .fleet
                 .occupy(endpoint, job.need.slots, now())
                 .then_some(())?;
-            core.times.began(&job.service, &upstream, &job.need, now());
+            let rooms = &mut core.rooms;
+            if let Some(endpoint) = rooms.fleet.get(endpoint) {
+                rooms
+                    .times
+                    .began(ticket, &job.service, &job.need, endpoint, now());
+            }
             upstream
         };
         Some(Lease::new(
             self.clone(),
+            ticket,
             upstream,
             service,
             job.need.clone(),

@@ -1,4 +1,5 @@
 use super::pools::Pools;
+use super::times::Times;
 use crate::fleet::Fleet;
 use crate::schedule::{Room, Ticket};
 use std::time::Instant;
@@ -8,6 +9,7 @@ use tabane_api::{Candidate, EndpointId, Need, NodeFacts};
 pub(super) struct FleetRoom<'a> {
     pub(super) fleet: &'a mut Fleet,
     pub(super) pools: &'a Pools,
+    pub(super) times: &'a mut Times,
     pub(super) now: Instant,
 }
 
@@ -26,8 +28,17 @@ impl Room for FleetRoom<'_> {
         }
     }
 
-    fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool {
-        self.fleet.take(endpoint, need.slots, self.now)
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
+        if !self.fleet.take(endpoint, ticket.need.slots, self.now) {
+            return false;
+        }
+        if let Some(endpoint) = self.fleet.get(endpoint) {
+            let Ticket {
+                id, service, need, ..
+            } = ticket;
+            self.times.began(*id, service, need, endpoint, self.now);
+        }
+        true
     }
 }
 

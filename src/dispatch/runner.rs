@@ -7,13 +7,13 @@ use super::core::{Tell, Waiter};
 use super::{Dispatch, Lease, Shared, World, attempt, now};
 use crate::fleet::End;
 use crate::jobs::{Jobs, Standing};
-use crate::schedule::{self, QueueLimits, Ticket, TicketId, Turn};
+use crate::schedule::{self, QueueLimits, Share, Ticket, TicketId, Turn};
 use crate::store::{JobId, JobRecord, Moment};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Refusal, Urgency};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -112,12 +112,12 @@ impl Dispatch {
             return Standing::default();
         };
         let pool = waiter.service.pool;
-        let before = core.schedule.before(core.jobs[&job.id]);
-        let own = core.expected(&job.service, pool, &job.need);
+        let before = core.rooms.schedule.before(core.jobs[&job.id]);
+        let own = core.rooms.expected(&job.service, pool, &job.need);
         Standing {
             position: before.map(|(position, _)| position),
             eta_s: before
-                .and_then(|(_, before)| core.eta(pool, before, own, now()))
+                .and_then(|(_, before)| core.rooms.eta(pool, before, own, now()))
                 .map(|eta| (eta.p50_s, eta.p90_s)),
         }
     }
@@ -188,23 +188,28 @@ impl Shared {
             }
             // Under the lock, as a reload puts its world in place: no ticket is made of one that is gone.
             let world = Option::clone(&self.world.load());
+            let share = world
+                .as_ref()
+                .map_or_else(Share::default, |w| w.share(&job.tenant));
             let service = world.and_then(|world| world.service(&job.service).cloned());
             let Some(service) = service else {
                 runner.parked.lock().insert(job.id.clone());
                 return;
             };
-            let by_name = |name: &Arc<str>| core.fleet.by_name(name);
+            let by_name = |name: &Arc<str>| core.rooms.fleet.by_name(name);
             let failed: Vec<EndpointId> = job.failed_on.iter().filter_map(by_name).collect();
             let mut excluded: Vec<EndpointId> = aside.iter().filter_map(by_name).collect();
             excluded.extend(&failed);
-            let members = core.pools.members(service.pool);
+            let members = core.rooms.pools.members(service.pool);
             // One that failed others of the class is better than one that failed this job.
             if members.iter().all(|(id, _)| excluded.contains(id)) {
                 excluded = failed;
             }
             excluded.sort_unstable();
             excluded.dedup();
-            let expected = core.expected(&service.plan.name, service.pool, &job.need);
+            let expected = core
+                .rooms
+                .expected(&service.plan.name, service.pool, &job.need);
             let ticket = Ticket {
                 id,
                 service: service.plan.name.clone(),
@@ -213,6 +218,9 @@ impl Shared {
                 policy: service.policy.clone(),
                 excluded,
                 turn: Turn::Stored(job.seq),
+                since: runner.since(job, now),
+                share,
+                patience: service.plan.patience,
                 expected,
                 queue: QueueLimits {
                     max: usize::MAX,
@@ -221,6 +229,7 @@ impl Shared {
             };
             let waiter = Waiter {
                 tell: Tell::Job(job.id.clone()),
+                ticket: id,
                 service: service.clone(),
                 need: job.need.clone(),
             };
@@ -344,6 +353,13 @@ impl Runner {
             due.extend(delayed.pop_first().map(|(_, job)| job));
         }
         due
+    }
+
+    /// Since when a job waits, on the clock that the schedule goes by.
+    fn since(&self, job: &JobRecord, now: Instant) -> Instant {
+        let age = self.jobs.now().0.saturating_sub(job.accepted.0);
+        let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
+        now.checked_sub(age).unwrap_or(now)
     }
 
     /// When the next job's time comes.

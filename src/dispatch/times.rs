@@ -1,11 +1,9 @@
 //! What is learned of times, and what it says of those who wait.
 
-use super::core::Core;
-use super::lease::Lease;
-use super::upstream::Upstream;
+use super::rooms::Rooms;
 use crate::config::plan::Plan;
-use crate::fleet::End;
-use crate::schedule::{ClassKey, Estimator, Eta, PoolId, Span, remaining};
+use crate::fleet::Endpoint;
+use crate::schedule::{ClassKey, Estimator, Eta, PoolId, Span, TicketId, remaining};
 use crate::store::LearnedTime;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +16,8 @@ const SHORT: Duration = Duration::from_secs(1);
 
 /// Learned times, and the work under way they are held against.
 #[derive(Default)]
-pub(super) struct Times {
-    estimator: Estimator,
+pub struct Times {
+    pub(super) estimator: Estimator,
     /// Counts what ended, for what is learned from only now and then.
     ended: u64,
     at_work: HashMap<EndpointId, Vec<Work>>,
@@ -27,6 +25,7 @@ pub(super) struct Times {
 
 /// Work under way on an endpoint.
 struct Work {
+    ticket: TicketId,
     class: ClassKey,
     size: f64,
     /// The endpoint had to get ready for it.
@@ -38,7 +37,7 @@ struct Work {
 
 impl Times {
     /// The weights of a plan are what is guessed by while nothing is learned.
-    pub(super) fn weigh(&mut self, plan: &Plan) {
+    pub fn weigh(&mut self, plan: &Plan) {
         let all = plan.services.iter().flat_map(|service| {
             let members = plan.pools[service.pool].members.iter();
             members.map(|member| {
@@ -51,20 +50,22 @@ impl Times {
         self.at_work.retain(|_, at_work| !at_work.is_empty());
     }
 
-    /// Work begins on an endpoint. How long it takes is worked out when somebody asks.
-    pub(super) fn began(
+    /// A ticket's work begins on an endpoint. How long it takes is worked out when somebody asks.
+    pub fn began(
         &mut self,
+        ticket: TicketId,
         service: &Arc<str>,
-        upstream: &Upstream,
         need: &Need,
+        endpoint: &Endpoint,
         now: Instant,
     ) {
         if need.slots == 0 {
             return;
         }
         let class = key(service, need);
-        let cold = !self.estimator.is_ready(&class, &upstream.name);
-        self.at_work.entry(upstream.id).or_default().push(Work {
+        let cold = !self.estimator.is_ready(&class, endpoint.name());
+        self.at_work.entry(endpoint.id()).or_default().push(Work {
+            ticket,
             class,
             size: need.size,
             cold,
@@ -72,37 +73,32 @@ impl Times {
         });
     }
 
-    /// Work ended on an endpoint: what ended well is learned from.
-    pub(super) fn ended(&mut self, lease: &Lease, end: End, now: Instant) {
-        let need = lease.need();
-        if need.slots == 0 {
+    /// A ticket's work ended on an endpoint; what went well is learned from.
+    pub fn ended(
+        &mut self,
+        ticket: TicketId,
+        (endpoint, name): (EndpointId, &str),
+        well: bool,
+        now: Instant,
+    ) {
+        let at_work = self.at_work.get_mut(&endpoint);
+        let Some(work) = at_work.and_then(|at_work| {
+            let i = at_work.iter().position(|work| work.ticket == ticket)?;
+            Some(at_work.swap_remove(i))
+        }) else {
+            return;
+        };
+        if !well {
             return;
         }
-        let endpoint = lease.upstream().id;
-        if let Some(at_work) = self.at_work.get_mut(&endpoint) {
-            let (service, size) = (&lease.service().plan.name, need.size);
-            let same = |work: &Work| {
-                work.class.service == *service
-                    && work.class.class == need.class
-                    && work.size == size
-            };
-            // Of several that are alike, the one that began first; which of them ended makes no difference.
-            if let Some(i) = at_work.iter().position(same) {
-                at_work.remove(i);
-            }
+        let took = now.saturating_duration_since(work.since);
+        // Requests by the thousand each second need not all be learned from.
+        self.ended += 1;
+        let one_of_many = took < SHORT && !self.ended.is_multiple_of(SAMPLE);
+        if one_of_many && self.estimator.is_familiar(&work.class, name) {
+            return;
         }
-        if matches!(end, End::Done) && lease.is_learned() {
-            let class = key(&lease.service().plan.name, need);
-            let took = now.saturating_duration_since(lease.granted());
-            // Requests by the thousand each second need not all be learned from.
-            self.ended += 1;
-            let one_of_many = took < SHORT && !self.ended.is_multiple_of(SAMPLE);
-            if one_of_many && self.estimator.is_familiar(&class, &lease.upstream().name) {
-                return;
-            }
-            self.estimator
-                .learn(&class, &lease.upstream().name, need.size, took);
-        }
+        self.estimator.learn(&work.class, name, work.size, took);
     }
 
     /// What was learned since the last call.
@@ -111,16 +107,16 @@ impl Times {
     }
 
     /// Takes up what was learned before; how much of it could not be read.
-    pub(super) fn import(&mut self, times: Vec<LearnedTime>) -> usize {
+    pub fn import(&mut self, times: Vec<LearnedTime>) -> usize {
         self.estimator.import(times)
     }
 }
 
-// === impl Core ===
+// === impl Rooms ===
 
-impl Core {
+impl Rooms {
     /// How long work is expected to take on the endpoints of its pool; nothing where nobody knows.
-    pub(super) fn expected(&mut self, service: &Arc<str>, pool: PoolId, need: &Need) -> Span {
+    pub fn expected(&mut self, service: &Arc<str>, pool: PoolId, need: &Need) -> Span {
         let class = key(service, need);
         let members = self.pools.members(pool).iter();
         let usable = members
@@ -132,13 +128,7 @@ impl Core {
     }
 
     /// When a job is expected to be over that has `before` before it; `None` when nobody can say.
-    pub(super) fn eta(
-        &mut self,
-        pool: PoolId,
-        before: Span,
-        own: Span,
-        now: Instant,
-    ) -> Option<Eta> {
+    pub fn eta(&mut self, pool: PoolId, before: Span, own: Span, now: Instant) -> Option<Eta> {
         let (at_work, slots) = self.busy(pool, now);
         // Without any learned time a sum of nothing would say `at once`.
         if own == Span::default() {
@@ -148,7 +138,7 @@ impl Core {
     }
 
     /// Seconds until all that waits for a pool is worked off, with what is at work.
-    pub(super) fn backlog_s(&mut self, service: &str, pool: PoolId, now: Instant) -> f64 {
+    pub fn backlog_s(&mut self, service: &str, pool: PoolId, now: Instant) -> f64 {
         let (at_work, slots) = self.busy(pool, now);
         let all = self.schedule.backlog(service) + at_work;
         all.mean_s() / f64::from(slots.max(1))

@@ -168,7 +168,7 @@ impl Dispatch {
                 },
             );
         }
-        let mut endpoints: Vec<&Endpoint> = core.fleet.all().collect();
+        let mut endpoints: Vec<&Endpoint> = core.rooms.fleet.all().collect();
         endpoints.sort_by(|a, b| a.name().cmp(b.name()));
         for endpoint in endpoints {
             let facts = endpoint.node();
@@ -200,14 +200,15 @@ impl Dispatch {
             kind: service.plan.kind.name(),
             policy: service.plan.policy.name(),
             pool: world.plan.pools[service.plan.pool].name.to_string(),
-            waiting: core.schedule.waiting_in(&service.plan.name),
+            waiting: core.rooms.schedule.waiting_in(&service.plan.name),
             queue_max: service.plan.queue.max,
-            stored: core.schedule.stored_in(&service.plan.name),
+            stored: core.rooms.schedule.stored_in(&service.plan.name),
             usable_endpoints: core
+                .rooms
                 .pools
                 .members(service.pool)
                 .iter()
-                .filter(|(id, _)| core.fleet.usable(*id))
+                .filter(|(id, _)| core.rooms.fleet.usable(*id))
                 .count(),
         };
         world.services.iter().map(view).collect()
@@ -239,8 +240,8 @@ impl Dispatch {
     pub fn queue(&self) -> QueueView {
         let core = self.0.core.lock();
         QueueView {
-            total: core.schedule.waiting(),
-            first: core.schedule.snapshot(SHOWN),
+            total: core.rooms.schedule.waiting(),
+            first: core.rooms.schedule.snapshot(SHOWN),
         }
     }
 
@@ -256,7 +257,7 @@ impl Dispatch {
             cooling: endpoint.cooling(),
             vram_free_mib: endpoint.vitals().vram_free_mib,
         };
-        core.fleet.all().map(gauge).collect()
+        core.rooms.fleet.all().map(gauge).collect()
     }
 
     /// What `/metrics` says of the services of the plan.
@@ -267,8 +268,10 @@ impl Dispatch {
         let mut core = self.0.core.lock();
         let gauge = |service: &Arc<LiveService>| ServiceGauge {
             service: service.plan.name.clone(),
-            waiting: core.schedule.waiting_in(&service.plan.name),
-            backlog_s: core.backlog_s(&service.plan.name, service.pool, now()),
+            waiting: core.rooms.schedule.waiting_in(&service.plan.name),
+            backlog_s: core
+                .rooms
+                .backlog_s(&service.plan.name, service.pool, now()),
         };
         world.services.iter().map(gauge).collect()
     }
@@ -296,17 +299,17 @@ impl Dispatch {
             _ => Need::of_class(path),
         };
         let core = self.0.core.lock();
-        let members = core.pools.members(service.pool);
+        let members = core.rooms.pools.members(service.pool);
         let mut candidates = Vec::new();
         let mut among: Vec<Candidate<'_>> = Vec::new();
         for &(id, weight) in members {
-            let Some(endpoint) = core.fleet.get(id) else {
+            let Some(endpoint) = core.rooms.fleet.get(id) else {
                 continue;
             };
             let lack = lacks(&need, endpoint.node());
             let state = endpoint.state().word();
             let excluded =
-                lack.or_else(|| (!core.fleet.usable(id)).then(|| format!("it is {state}")));
+                lack.or_else(|| (!core.rooms.fleet.usable(id)).then(|| format!("it is {state}")));
             let candidate = endpoint.candidate(weight);
             candidates.push(CandidateView {
                 endpoint: endpoint.name().to_string(),
@@ -335,7 +338,7 @@ impl Dispatch {
             policy: service.plan.policy.name(),
             class: need.class.to_string(),
             would_pick,
-            waiting: core.schedule.waiting_in(&service.plan.name),
+            waiting: core.rooms.schedule.waiting_in(&service.plan.name),
             candidates,
         })
     }

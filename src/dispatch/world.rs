@@ -2,8 +2,8 @@ use super::budget::RetryBudget;
 use super::route::Router;
 use super::upstream::Upstream;
 use crate::access::Access;
-use crate::config::plan::{HostPattern, ListenerPlan, Plan, RouteOptions, ServicePlan};
-use crate::schedule::PoolId;
+use crate::config::plan::{HostPattern, ListenerPlan, Plan, RouteOptions, ServicePlan, TenantPlan};
+use crate::schedule::{PoolId, Share};
 use crate::telemetry::{EndpointMetrics, Metrics, ServiceMetrics};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -25,6 +25,8 @@ pub struct World {
     /// Who is asking.
     pub access: Access,
     router: Router,
+    /// By tenant; nobody's who is not in the file.
+    shares: HashMap<Arc<str>, Share>,
     /// Listeners with a service of their own.
     whole_ports: HashMap<ListenerKey, usize>,
 }
@@ -114,6 +116,7 @@ impl World {
             generation: prior.map_or(1, |world| world.generation + 1),
             router: Router::new(&plan.routes),
             access: Access::new(&plan),
+            shares: shares(&plan),
             services,
             whole_ports,
             plan,
@@ -182,6 +185,11 @@ impl World {
         known.map_or(Urgency::FIRST, |known| known.priority_cap)
     }
 
+    /// What a tenant may have of what is shared.
+    pub fn share(&self, tenant: &str) -> Share {
+        self.shares.get(tenant).copied().unwrap_or_default()
+    }
+
     /// The service of this name.
     pub fn service(&self, name: &str) -> Option<&Arc<LiveService>> {
         self.services
@@ -202,6 +210,15 @@ impl LiveService {
             .or_insert_with(made)
             .clone()
     }
+}
+
+fn shares(plan: &Plan) -> HashMap<Arc<str>, Share> {
+    let share = |tenant: &TenantPlan| Share {
+        weight: tenant.weight,
+        most: tenant.max_at_work,
+    };
+    let tenants = plan.tenants.iter();
+    tenants.map(|t| (t.name.clone(), share(t))).collect()
 }
 
 /// The listeners' names, in the order of the plan.

@@ -3,7 +3,7 @@ use crate::config::plan::{HealthPlan, Target};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tabane_api::{Candidate, EndpointId, EndpointView, NodeFacts, Vitals, hash};
+use tabane_api::{Candidate, EndpointId, EndpointView, NodeFacts, Terms, Vitals, hash};
 
 /// What the plan wants of an endpoint.
 #[derive(Clone, Debug)]
@@ -226,6 +226,8 @@ impl Endpoint {
             slots: self.spec.slots,
             used: self.used(),
             passing: self.passing,
+            held: true,
+            terms: Terms::default(),
             node: &self.spec.node,
         }
     }

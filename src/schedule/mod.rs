@@ -29,7 +29,7 @@ pub use estimator::{ClassKey, Estimate, Estimator};
 pub use eta::{Eta, remaining};
 pub use policies::register;
 pub use span::Span;
-pub use ticket::{PoolId, QueueLimits, Ticket, TicketId, Turn, WaitingView};
+pub use ticket::{PoolId, QueueLimits, Share, Ticket, TicketId, Turn, WaitingView};
 
 use lanes::Lanes;
 use line::Line;
@@ -38,19 +38,23 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
-use tabane_api::{Candidate, Draw, EndpointId, Need, Refusal, Urgency};
+use tabane_api::{Candidate, Draw, EndpointId, Refusal, Urgency};
 
 /// Who could serve, and the taking of slots. Dispatch has one, over the fleet.
 pub trait Room {
     /// Puts everyone into `into` who is usable and fit for the ticket, with room or without.
     fn candidates<'a>(&'a self, ticket: &Ticket, into: &mut Vec<Candidate<'a>>);
 
-    /// Takes the need's slots; `false` when they do not fit.
-    fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool;
+    /// Takes the slots of the ticket's need, and its work begins there; `false` when they do not fit.
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool;
 }
 
 /// What happened.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for each request and moved once: a box would cost an allocation"
+)]
 pub enum Event {
     /// Someone asks.
     Arrived(Ticket),
@@ -318,7 +322,7 @@ fn attempt(ticket: &Ticket, room: &mut dyn Room, draw: &mut dyn Draw) -> Tried {
             Err(_) => return broken("panicked"),
         }
     };
-    if room.take(picked, &ticket.need) {
+    if room.take(picked, ticket) {
         Tried::Granted(picked)
     } else {
         Tried::Waits

@@ -47,17 +47,19 @@ impl Room for Hall {
             slots: self.slots[i],
             used: self.used[i],
             passing: 0,
+            held: true,
+            terms: tabane_api::Terms::default(),
             node: &NOBODY,
         };
         let all = (0..self.slots.len()).map(one);
         into.extend(all.filter(|c| !ticket.excluded.contains(&c.id)));
     }
 
-    fn take(&mut self, endpoint: EndpointId, need: &Need) -> bool {
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
         let i = endpoint.0 as usize;
-        let fits = self.used[i] + need.slots <= self.slots[i];
+        let fits = self.used[i] + ticket.need.slots <= self.slots[i];
         if fits {
-            self.used[i] += need.slots;
+            self.used[i] += ticket.need.slots;
         }
         fits
     }
@@ -131,6 +133,9 @@ impl World {
             policy: self.policy.clone(),
             excluded: Vec::new(),
             turn: Turn::Held(self.start + SECOND * second),
+            since: self.start,
+            share: Share::default(),
+            patience: Duration::from_secs(600),
             expected: Span::default(),
             queue: QueueLimits {
                 max: 100,
@@ -580,6 +585,9 @@ fn a_rank_counts_those_of_the_same_service_only() {
             service: if id % 2 == 0 { "even" } else { "odd" }.into(),
             // Lanes do not matter to it.
             pool: PoolId(id as u32 % 3),
+            since: Instant::now(),
+            share: Share::default(),
+            patience: Duration::from_secs(600),
             expected: work,
             ..ticket
         });

@@ -33,6 +33,24 @@ pub struct QueueLimits {
     pub max_wait: Duration,
 }
 
+/// What a tenant may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its weight against others, 1.. .
+    pub weight: u32,
+    /// How many slots its work may take at once; `None`: as many as there are.
+    pub most: Option<u32>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Share {
+            weight: 1,
+            most: None,
+        }
+    }
+}
+
 /// Someone waiting for a need to be met.
 #[derive(Clone)]
 pub struct Ticket {
@@ -50,6 +68,12 @@ pub struct Ticket {
     pub excluded: Vec<EndpointId>,
     /// Its turn among the equally urgent.
     pub turn: Turn,
+    /// Since when it waits, over all its attempts.
+    pub since: Instant,
+    /// Its tenant's share, and how many slots that one may have at once.
+    pub share: Share,
+    /// How long it may be made to wait, beside an endpoint that is free, for a better one.
+    pub patience: Duration,
     /// How long its work is expected to take; nothing where nobody knows.
     pub expected: Span,
     /// The bounds of its service's queue.

@@ -96,9 +96,9 @@ pub use intent::Intent;
 pub use job::{Attempt, Done, Found, JobState, Report, RunError, Stop, Superseded, Verdict};
 pub use need::{Need, Urgency};
 pub use node::{NodeClient, NodeError, NodeFacts, ProbeError, Vitals};
-pub use policy::{Candidate, Draw, EndpointId, Key, Policy, hash};
+pub use policy::{Candidate, Draw, EndpointId, Key, Matching, Mode, Policy, Terms, hash};
 pub use refusal::{Refusal, Shape};
 pub use registry::{
     BoundKind, BoundPolicy, Kind, KindEntry, NoConfig, PolicyEntry, PolicyKind, Registry,
 };
-pub use service::{EndpointView, Host, Seen, Service, Stopped};
+pub use service::{EndpointView, Host, Released, Seen, Service, Stopped};

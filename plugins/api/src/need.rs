@@ -1,4 +1,5 @@
-use std::sync::Arc;
+use crate::ANONYMOUS;
+use std::sync::{Arc, LazyLock};
 
 /// How soon a request wants its turn: RFC 9218's urgency, 0 (first) to 7 (last), 3 unless said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +33,9 @@ impl Default for Urgency {
 pub struct Need {
     /// Requests whose times are alike (a route, a model, a workflow's shape).
     pub class: Arc<str>,
+    /// What a node has to load before it can serve it. An endpoint that says which models it has, and not this one,
+    /// is passed over. `None`: what stands for its class is loaded.
+    pub model: Option<Arc<str>>,
     /// How much work it is, in whatever unit its class is measured (steps × pixels, frames); 1.0 where nobody says.
     pub size: f64,
     /// How many slots it takes while it is at work. 0 for what must not hold a GPU: sockets, assets, status pages.
@@ -42,6 +46,10 @@ pub struct Need {
     pub vram_mib: u64,
     /// Labels that a node must carry, name and value.
     pub labels: Vec<(Arc<str>, Arc<str>)>,
+    /// Goes before all that is not, whoever asks: a person waits for it. Set by the gateway from the file.
+    pub interactive: bool,
+    /// Who asks: the unit of fairness. Set by the gateway.
+    pub tenant: Arc<str>,
     /// What ties it to a node (a session, a prompt's beginning), as the policy's own hash. Set by the gateway from `Policy::key`.
     pub key: Option<u64>,
 }
@@ -49,15 +57,24 @@ pub struct Need {
 impl Need {
     /// One slot on any node.
     pub fn of_class(class: &str) -> Self {
+        static NOBODY: LazyLock<Arc<str>> = LazyLock::new(|| ANONYMOUS.into());
         Need {
             class: class.into(),
+            model: None,
             size: 1.0,
             slots: 1,
             urgency: Urgency::default(),
             vram_mib: 0,
             labels: Vec::new(),
+            interactive: false,
+            tenant: NOBODY.clone(),
             key: None,
         }
+    }
+
+    /// What is loaded for it: its model, or what stands for its class.
+    pub fn loads(&self) -> &Arc<str> {
+        self.model.as_ref().unwrap_or(&self.class)
     }
 
     /// The same need, taking no slot.

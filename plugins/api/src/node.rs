@@ -82,8 +82,10 @@ pub struct Vitals {
     pub busy: Option<u32>,
     /// The card's free memory, MiB.
     pub vram_free_mib: Option<u64>,
-    /// The models it can serve.
+    /// The models it can serve; empty when it does not say.
     pub models: Vec<String>,
+    /// The models that are in its memory now; `None` when it does not say, and then the gateway goes by what it sent there.
+    pub loaded: Option<Vec<String>>,
 }
 
 /// What a probe says of an endpoint that is not well.

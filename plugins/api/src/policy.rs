@@ -39,14 +39,67 @@ pub struct Candidate<'a> {
     pub used: u32,
     /// How many requests that take no slot it has now.
     pub passing: u32,
+    /// Whether its card is its own now. Where several services share a card, only who holds it may work.
+    pub held: bool,
+    /// What it would cost here, in seconds; all 0 for a policy that does not ask ([`Mode::Load`]).
+    pub terms: Terms,
     /// The node it stands on.
     pub node: &'a NodeFacts,
+}
+
+/// What serving a need at an endpoint would cost, as terms in seconds. Their sum is what policies compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// Until its slots are free; 0 where they are.
+    pub wait_s: f64,
+    /// Until another service has let go of the card; 0 where none has to.
+    pub switch_s: f64,
+    /// Getting ready: loading the model; 0 where it is loaded.
+    pub load_s: f64,
+    /// The work itself.
+    pub run_s: f64,
+    /// What it costs in money, as the seconds one would wait to save that.
+    pub price_s: f64,
+    /// What is taken off so that an endpoint that was long not measured is measured again; never positive.
+    pub explore_s: f64,
+}
+
+impl Terms {
+    /// All terms together, seconds.
+    pub fn total_s(&self) -> f64 {
+        self.wait_s + self.occupied_s() + self.price_s + self.explore_s
+    }
+
+    /// How long its slot is taken, seconds: getting ready and the work.
+    pub fn occupied_s(&self) -> f64 {
+        self.switch_s + self.load_s + self.run_s
+    }
+}
+
+/// How a policy's choice is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mode {
+    /// `pick` looks at who is loaded how much.
+    Load,
+    /// `pick` looks at the terms of each.
+    Terms,
+    /// The schedule matches all who wait to slots at once. `pick` is asked for one that is alone.
+    Match(Matching),
+}
+
+/// How many are matched at once, and when there are too many for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Matching {
+    /// How many of those who wait are looked at together, at most: the oldest of each class in turn.
+    pub window: usize,
+    /// When more wait for each slot than this, a slot that comes free takes the class that loses most by waiting.
+    pub backlog: f64,
 }
 
 impl Candidate<'_> {
     /// Whether the need's slots are free.
     pub fn has_room(&self, need: &Need) -> bool {
-        self.used.saturating_add(need.slots) <= self.slots || need.slots == 0
+        need.slots == 0 || (self.held && self.used.saturating_add(need.slots) <= self.slots)
     }
 
     /// Slots used per slot and weight: what `least_loaded` compares.
@@ -78,6 +131,11 @@ pub trait Policy: Send + Sync + 'static {
     ///
     /// An endpoint without room may be named: the request then waits for that one.
     fn pick(&self, need: &Need, among: &[Candidate<'_>], draw: &mut dyn Draw) -> Option<usize>;
+
+    /// How the choice is made, and so what `pick` is shown.
+    fn mode(&self) -> Mode {
+        Mode::Load
+    }
 
     /// What `pick` would choose, for whoever asks why: a policy that takes turns must not take one here.
     fn preview(&self, need: &Need, among: &[Candidate<'_>], draw: &mut dyn Draw) -> Option<usize> {

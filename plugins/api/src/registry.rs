@@ -10,6 +10,9 @@ use std::sync::Arc;
 pub trait Kind: Service + Sized {
     /// Its name, as in `kind: {NAME: {…}}`.
     const NAME: &'static str;
+    /// The policy of its services where the file names none: `least_loaded`, unless its requests wait in a queue for whole
+    /// nodes (`match`), or stream, many at once on a node (`fastest`).
+    const POLICY: &'static str = "least_loaded";
     /// Its own block. Plain structs and externally tagged enums with `deny_unknown_fields` keep errors at their line.
     type Config: DeserializeOwned + JsonSchema + Clone + PartialEq + Debug + Send + Sync + 'static;
 
@@ -40,6 +43,8 @@ pub struct NoConfig {}
 pub trait BoundKind: Debug + Send + Sync {
     /// The kind's name.
     fn name(&self) -> &'static str;
+    /// The policy of its services where the file names none.
+    fn policy(&self) -> &'static str;
     /// Whether two blocks ask for the same.
     fn same(&self, other: &dyn BoundKind) -> bool;
     /// Makes the kind; `prior` counts only when it is of this kind.
@@ -172,6 +177,10 @@ impl<K: Kind> Debug for KindBlock<K> {
 impl<K: Kind> BoundKind for KindBlock<K> {
     fn name(&self) -> &'static str {
         K::NAME
+    }
+
+    fn policy(&self) -> &'static str {
+        K::POLICY
     }
 
     fn same(&self, other: &dyn BoundKind) -> bool {

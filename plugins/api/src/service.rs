@@ -1,6 +1,6 @@
 use crate::{
-    Ask, Attempt, Caller, Done, EndpointId, Found, Intent, Need, NodeClient, NodeError, NodeFacts,
-    ProbeError, Refusal, Report, RunError, Shape, Stop, Vitals,
+    Ask, Attempt, Caller, Candidate, Done, EndpointId, Found, Intent, Need, NodeClient, NodeError,
+    NodeFacts, ProbeError, Refusal, Report, RunError, Shape, Stop, Terms, Vitals,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,6 +42,19 @@ pub trait Service: Any + Send + Sync {
     /// Until this says [`Stopped::Idle`], a probe says so, or the service's `cool_down` has passed, the slot stays taken.
     async fn stop(&self, _need: &Need, _node: &dyn NodeClient) -> Result<Stopped, NodeError> {
         Ok(Stopped::Unknown)
+    }
+
+    /// The cost of a need at an endpoint, for policies that ask; `learned` is what the gateway would say of it, from times
+    /// that it measured. Pure, and quick: it is called under the gateway's one lock.
+    fn terms(&self, _need: &Need, _at: &Candidate<'_>, _vitals: &Vitals, learned: Terms) -> Terms {
+        learned
+    }
+
+    /// Has the node let go of the GPU, for another service that shares it. To be called when nothing is at work there.
+    ///
+    /// Returns when the memory is free, not when the request was accepted.
+    async fn release(&self, _node: &dyn NodeClient) -> Result<Released, NodeError> {
+        Ok(Released::Unsupported)
     }
 
     /// Runs one attempt of a job on the leased endpoint. Unless the kind says otherwise, the stored request is sent
@@ -96,6 +109,15 @@ pub enum Stopped {
     Idle,
     /// Nobody can say.
     Unknown,
+}
+
+/// What `Service::release` achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// The memory is free.
+    Freed,
+    /// This API has no way to ask for it: turns are taken all the same, and its memory stays taken.
+    Unsupported,
 }
 
 /// An endpoint as the outside may see it.

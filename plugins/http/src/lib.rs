@@ -102,6 +102,7 @@ fn judge(probe: &Probe, answer: &Response<Bytes>) -> Result<Vitals, ProbeError> 
         busy: number(&probe.busy).and_then(|busy| busy.try_into().ok()),
         vram_free_mib: number(&probe.vram_free_mib),
         models: Vec::new(),
+        loaded: None,
     })
 }
 

@@ -111,6 +111,8 @@ pub(crate) fn tenants(all: &All, findings: &Findings) -> Vec<TenantPlan> {
             name: name.value.as_str().into(),
             keys,
             weight,
+            max_waiting: None,
+            max_at_work: None,
             priority_cap: Urgency::new(cap as u8),
         });
     }

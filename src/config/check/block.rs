@@ -28,14 +28,15 @@ pub(crate) fn kind(
     }
 }
 
-/// The policy of a service; `least_loaded` when nothing was typed.
+/// The policy of a service; what its kind says when nothing was typed.
 pub(crate) fn policy(
     typed: &Field<Raw>,
+    default: &str,
     outer: Spot,
     registry: &Registry,
     findings: &Findings,
 ) -> Option<Arc<dyn BoundPolicy>> {
-    let block = Block::of(typed, "policy", "least_loaded", outer, findings)?;
+    let block = Block::of(typed, "policy", default, outer, findings)?;
     let Some(entry) = registry.find_policy(&block.name) else {
         block.unknown(
             "policy",

@@ -6,7 +6,7 @@ use crate::config::expand::read_bounded;
 use crate::config::file::{Endpoint, Gpu, Node, Tls};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
-use crate::config::plan::{EndpointPlan, NodePlan, Target, TlsPlan};
+use crate::config::plan::{EndpointPlan, NodePlan, Sharing, Target, TlsPlan};
 use crate::config::problem::shorten;
 use crate::config::typed::At;
 use std::collections::{BTreeMap, HashMap};
@@ -60,6 +60,7 @@ impl Fleet {
         self.nodes.push(NodePlan {
             facts: Arc::new(facts(name, node, findings)),
             drained: node.drained.or(false),
+            sharing: Sharing::Free,
         });
         if let Some(endpoints) = node.endpoints.get() {
             for (short, endpoint) in &endpoints.0 {
@@ -91,6 +92,9 @@ impl Fleet {
                     node: index,
                     target: url.target(false),
                     slots: slots as u32,
+                    models: None,
+                    max_size: None,
+                    vram_mib: None,
                     probed_by: None,
                 })
             });
@@ -142,6 +146,9 @@ impl Fleet {
             node,
             target,
             slots: slots as u32,
+            models: None,
+            max_size: None,
+            vram_mib: None,
             probed_by: None,
         })
     }
@@ -248,12 +255,16 @@ impl Fleet {
                 ..NodeFacts::default()
             }),
             drained: false,
+            sharing: Sharing::Free,
         });
         let plan = EndpointPlan {
             name: full.as_str().into(),
             node: self.nodes.len() - 1,
             target,
             slots: slots.unwrap_or(1) as u32,
+            models: None,
+            max_size: None,
+            vram_mib: None,
             probed_by: None,
         };
         self.inline.insert(node.clone(), slots.map(|_| spot));

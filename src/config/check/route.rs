@@ -82,6 +82,7 @@ fn route(
         repeat_unsafe: typed.retry.get().map(|retry| *retry == RouteRetry::Unsafe),
         priority: priority(&typed.priority, spot, findings),
         jobs: jobs::mode_of_route(all, typed, &service.plan, spot, findings),
+        interactive: None,
     };
     let host = match typed.host.at(spot) {
         Some(typed) => Some(host(typed, findings)?),

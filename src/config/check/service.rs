@@ -7,7 +7,8 @@ use crate::config::file::{self, Body, Health, Queue, Retry, RetryWord, Service, 
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
 use crate::config::plan::{
-    BodyPlan, HealthPlan, Priority, QueuePlan, RetryPlan, ServicePlan, TimeoutsPlan,
+    BodyPlan, HealthPlan, HoldPlan, PricePlan, Priority, QueuePlan, RetryPlan, ScalePlan,
+    ServicePlan, TimeoutsPlan,
 };
 use crate::config::typed::{At, Field, Short};
 use crate::config::units::{OrNone, Span};
@@ -49,7 +50,8 @@ pub(crate) fn services<'a>(
         // Each part is looked at, so that one run finds the faults of all.
         let pool = pools.of_service(name, &typed.pool, name.spot, fleet, findings);
         let kind = block::kind(&typed.kind, name.spot, registry, findings);
-        let policy = block::policy(&typed.policy, name.spot, registry, findings);
+        let default = kind.as_ref().map_or("least_loaded", |kind| kind.policy());
+        let policy = block::policy(&typed.policy, default, name.spot, registry, findings);
         let plan = |pool, kind, policy| ServicePlan {
             name: name.value.as_str().into(),
             kind,
@@ -68,6 +70,11 @@ pub(crate) fn services<'a>(
             socket_ping: socket_ping(&typed.socket_ping, outer, findings),
             jobs: jobs::jobs(all, typed, outer, findings),
             cors: cors::cors(&typed.cors, outer, findings),
+            interactive: false,
+            patience: 10 * MINUTE,
+            gpu_hold: HoldPlan::default(),
+            price: PricePlan::default(),
+            scale: ScalePlan::default(),
         };
         match (pool, kind, policy) {
             (Some(pool), Some(kind), Some(policy)) => checked.push(Checked {

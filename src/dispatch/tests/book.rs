@@ -272,7 +272,8 @@ impl Farm {
         assert_eq!(self.dispatch.at_work(), 0);
         let core = self.dispatch.0.core.lock();
         assert!(
-            core.fleet
+            core.rooms
+                .fleet
                 .all()
                 .all(|endpoint| endpoint.used() == 0 && endpoint.passing() == 0)
         );

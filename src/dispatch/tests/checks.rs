@@ -58,7 +58,7 @@ impl Farm {
 
     fn check_slots(&mut self) {
         let core = self.dispatch.0.core.lock();
-        for endpoint in core.fleet.all() {
+        for endpoint in core.rooms.fleet.all() {
             let most = self.most.entry(endpoint.id()).or_default();
             // A file may make it smaller than what it holds; then nothing is added until it is below.
             *most = if endpoint.used() <= endpoint.slots() {
@@ -90,14 +90,15 @@ impl Farm {
 
     fn check_waiting(&self) {
         let core = self.dispatch.0.core.lock();
-        assert_eq!(core.schedule.waiting(), self.waiting.len());
+        assert_eq!(core.rooms.schedule.waiting(), self.waiting.len());
         assert_eq!(core.waiters.len(), self.waiting.len());
         for waiting in &self.waiting {
             for member in self.file.pools.get(&waiting.pool).into_iter().flatten() {
                 let endpoint = core
+                    .rooms
                     .fleet
                     .by_name(member.0)
-                    .and_then(|id| core.fleet.get(id));
+                    .and_then(|id| core.rooms.fleet.get(id));
                 let room = |e: &&Endpoint| {
                     e.is_usable() && (waiting.slots == 0 || e.used() + waiting.slots <= e.slots())
                 };
@@ -224,7 +225,8 @@ impl Farm {
             cooling: endpoint.cooling(),
             upstream: core.upstreams[&endpoint.id()].clone(),
         };
-        core.fleet
+        core.rooms
+            .fleet
             .all()
             .map(|endpoint| (endpoint.name().to_string(), was(endpoint)))
             .collect()
@@ -268,8 +270,8 @@ impl Farm {
         }
         let core = dispatch.0.core.lock();
         for service in &world.services {
-            for (id, weight) in core.pools.members(service.pool) {
-                let endpoint = core.fleet.get(*id).unwrap();
+            for (id, weight) in core.rooms.pools.members(service.pool) {
+                let endpoint = core.rooms.fleet.get(*id).unwrap();
                 picture.insert(format!(
                     "member {} {} {weight}",
                     service.plan.name,
@@ -278,6 +280,7 @@ impl Farm {
             }
         }
         for endpoint in core
+            .rooms
             .fleet
             .all()
             .filter(|endpoint| endpoint.state() != State::Leaving)

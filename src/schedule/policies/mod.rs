@@ -37,6 +37,8 @@ pub(super) mod testing {
             slots,
             used,
             passing: 0,
+            held: true,
+            terms: tabane_api::Terms::default(),
             node: &NOBODY,
         };
         of.iter().enumerate().map(one).collect()

@@ -9,7 +9,7 @@ use crate::store::{
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 use serde_json::json;
-use tabane_api::JobState;
+use tabane_api::{JobState, Need};
 
 /// What a row takes beside its body, headers and address, in round figures: its indexes, its first attempt, its events.
 const ROW: u64 = 2 << 10;
@@ -80,10 +80,10 @@ pub(super) fn insert(change: &Change<'_>, job: &NewJob) -> Result<JobRecord, Sto
     let body = rows::columns(&job.body);
     let mut statement = change.database.prepare_cached(
         "INSERT INTO jobs (id, client_id, parent, place, service, tenant, class, size, slots, urgency, vram_mib, labels,
-            affinity, state, version, attempt, failures, canceling, method, uri, body_length, accepted, start_by,
+            affinity, model, interactive, state, version, attempt, failures, canceling, method, uri, body_length, accepted, start_by,
             timeout_ms, keep_ms, keep_dead_ms, tags, webhook, failed_on, idempotency_key, fingerprint)
          VALUES (:id, :client_id, :parent, :place, :service, :tenant, :class, :size, :slots, :urgency, :vram_mib, :labels,
-            :affinity, 'queued', 1, 0, 0, 0, :method, :uri, :body_length, :accepted, :start_by,
+            :affinity, :model, :interactive, 'queued', 1, 0, 0, 0, :method, :uri, :body_length, :accepted, :start_by,
             :timeout_ms, :keep_ms, :keep_dead_ms, :tags, :webhook, '[]', :idempotency_key, :fingerprint)",
     )?;
     let seq = statement.insert(named_params! {
@@ -100,6 +100,8 @@ pub(super) fn insert(change: &Change<'_>, job: &NewJob) -> Result<JobRecord, Sto
         ":vram_mib": job.need.vram_mib as i64,
         ":labels": Json(&job.need.labels),
         ":affinity": job.need.key.map(|bits| bits as i64),
+        ":model": job.need.model,
+        ":interactive": job.need.interactive,
         ":method": job.method.as_str(),
         ":uri": job.uri.to_string(),
         ":body_length": body.length,
@@ -144,7 +146,10 @@ fn record(job: &NewJob, seq: i64, body_length: u64) -> JobRecord {
         parent: job.parent.clone(),
         service: job.service.clone(),
         tenant: job.tenant.clone(),
-        need: job.need.clone(),
+        need: Need {
+            tenant: job.tenant.clone(),
+            ..job.need.clone()
+        },
         state: JobState::Queued,
         version: 1,
         attempt: 0,

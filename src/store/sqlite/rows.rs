@@ -30,7 +30,7 @@ pub(super) struct Held {
 
 /// A job with its result's head, in the order that [`held`] reads.
 const JOB: &str = "SELECT j.seq, j.id, j.client_id, j.parent, j.place, j.service, j.tenant, j.class, j.size, j.slots,
-    j.urgency, j.vram_mib, j.labels, j.affinity, j.state, j.version, j.attempt, j.failures, j.canceling, j.method, j.uri,
+    j.urgency, j.vram_mib, j.labels, j.affinity, j.model, j.interactive, j.state, j.version, j.attempt, j.failures, j.canceling, j.method, j.uri,
     j.body_length, j.accepted, j.started, j.ended, j.start_by, j.timeout_ms, j.not_before, j.keep_until, j.tags, j.webhook,
     j.error, j.progress, j.progress_text, j.failed_on, j.keep_ms, j.keep_dead_ms, j.fingerprint,
     r.status, r.headers, r.length FROM jobs j LEFT JOIN results r ON r.job = j.seq";
@@ -69,7 +69,7 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
     let parent: Option<JobId> = next.get()?;
     let place: Option<u32> = next.get()?;
     let service = next.get()?;
-    let tenant = next.get()?;
+    let tenant: Arc<str> = next.get()?;
     let need = Need {
         class: next.get()?,
         // SQLite keeps what is not a number as NULL.
@@ -79,6 +79,9 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
         vram_mib: next.get::<i64>()? as u64,
         labels: next.get::<Json<_>>()?.0,
         key: next.get::<Option<i64>>()?.map(|bits| bits as u64),
+        model: next.get()?,
+        interactive: next.get()?,
+        tenant: tenant.clone(),
     };
     Ok(Held {
         record: JobRecord {

@@ -11,7 +11,7 @@ use std::path::Path;
 pub(super) const APPLICATION_ID: i32 = 0x7461_626e;
 
 /// How a database came to its present form, step by step.
-pub(super) const STEPS: &[&str] = &[FIRST];
+pub(super) const STEPS: &[&str] = &[FIRST, SECOND];
 
 /// Jobs are small rows; what may be long (bodies, attempts, events) lies in tables of its own. The partial indexes are small
 /// however many jobs are over, and hold exactly what is asked for all the time. Lists of a tenant, a service or an array
@@ -164,6 +164,12 @@ CREATE TABLE learned_times (
     value TEXT NOT NULL,
     PRIMARY KEY (service, class, endpoint)
 ) WITHOUT ROWID;
+";
+
+/// What decides where a job runs has grown.
+const SECOND: &str = "
+ALTER TABLE jobs ADD COLUMN model TEXT;
+ALTER TABLE jobs ADD COLUMN interactive INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Takes the steps that a database has not behind it: all of them, or none.

@@ -90,7 +90,10 @@ impl Rules {
             parent: new.parent.clone(),
             service: new.service.clone(),
             tenant: new.tenant.clone(),
-            need: new.need.clone(),
+            need: tabane_api::Need {
+                tenant: new.tenant.clone(),
+                ..new.need.clone()
+            },
             state: JobState::Queued,
             version: 0,
             attempt: 0,

@@ -146,6 +146,9 @@ fn job(id: &str) -> NewJob {
             vram_mib: 8192,
             labels: vec![("os".into(), "linux".into())],
             key: Some(u64::MAX - 1),
+            model: Some("xl".into()),
+            interactive: true,
+            tenant: "studio".into(),
             ..Need::of_class("frame")
         },
         method: Method::POST,
