@@ -93,6 +93,7 @@ fn ticket(id: u64, class: usize, policy: &Arc<dyn Policy>, now: Instant) -> Tick
         excluded: Vec::new(),
         turn: Turn::Held(now),
         since: now,
+        before_s: 0.0,
         share: Share::default(),
         patience: Duration::from_secs(600),
         expected: Span::new(1.0, 0.1),

@@ -196,6 +196,7 @@ impl Farm {
                 _ => Turn::Held(self.now),
             },
             since: self.now,
+            before_s: 0.0,
             share: Share::default(),
             patience: Duration::from_secs(600),
             expected: Span::new(self.below(9) as f64, 1.0),

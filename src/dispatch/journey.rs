@@ -207,6 +207,7 @@ impl Dispatch {
             excluded: journey.excluded.clone(),
             turn: Turn::Held(journey.arrived),
             since: journey.arrived,
+            before_s: 0.0,
             share: journey.share,
             patience: journey.service.plan.patience,
             expected: Span::default(),

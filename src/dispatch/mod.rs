@@ -20,6 +20,7 @@ mod room;
 mod rooms;
 mod route;
 mod runner;
+mod spending;
 #[cfg(test)]
 mod tests;
 mod times;

@@ -1,15 +1,17 @@
 use super::pools::Pools;
+use super::spending::{self, Spending};
 use super::times::Times;
 use crate::fleet::{Endpoint, Fleet};
 use crate::schedule::{PoolId, Room, Row, Ticket};
 use std::time::Instant;
-use tabane_api::{Candidate, EndpointId, Mode, Need, NodeFacts};
+use tabane_api::{Candidate, EndpointId, Mode, Need, NodeFacts, Terms};
 
 /// Where fleet and schedule meet: who could serve a ticket at what cost, and the taking of a slot.
 pub(super) struct FleetRoom<'a> {
     pub(super) fleet: &'a mut Fleet,
     pub(super) pools: &'a Pools,
     pub(super) times: &'a mut Times,
+    pub(super) spending: &'a mut Spending,
     pub(super) now: Instant,
 }
 
@@ -30,6 +32,7 @@ impl Room for FleetRoom<'_> {
             }
             into.push(candidate);
         }
+        self.within_means(ticket, into);
         // An endpoint that failed this request is passed over only while there is another: a pool of one
         // is tried again rather than given up.
         if !ticket.excluded.is_empty() && into.iter().any(|c| !ticket.excluded.contains(&c.id)) {
@@ -47,12 +50,14 @@ impl Room for FleetRoom<'_> {
             return Some(0.0);
         }
         let row = self.times.row(&ticket.service, need);
-        let terms = self
-            .times
-            .terms(row, need, &endpoint.candidate(1), &ticket.price);
+        let mut candidate = endpoint.candidate(1);
+        candidate.terms = self.times.terms(row, need, &candidate, &ticket.price);
+        let usd = spending::usd(ticket, &candidate);
+        let node_s = share(need.slots, endpoint.slots()) * candidate.terms.occupied_s();
         self.times
-            .began(ticket.id, &ticket.service, need, endpoint, self.now);
-        Some(share(need.slots, endpoint.slots()) * terms.occupied_s())
+            .began(ticket.id, &ticket.service, need, endpoint, usd, self.now);
+        self.spending.spend(&ticket.service, usd, self.now);
+        Some(node_s)
     }
 
     fn has_room(&self, pool: PoolId) -> bool {
@@ -76,6 +81,38 @@ impl Room for FleetRoom<'_> {
 const COOLING_S: f64 = 1.0;
 
 impl FleetRoom<'_> {
+    /// Takes those out that have a price and are not to be paid for now.
+    fn within_means(&self, ticket: &Ticket, among: &mut Vec<Candidate<'_>>) {
+        if ticket.need.slots == 0 || among.iter().all(|c| c.node.usd_per_hour <= 0.0) {
+            return;
+        }
+        let row = self.times.row(&ticket.service, &ticket.need);
+        let spent_usd = self.spending.in_last_hour(&ticket.service, self.now);
+        let free = among.iter().filter(|c| c.node.usd_per_hour <= 0.0);
+        let soonest_s = free
+            .map(|c| self.wait_s(c, &ticket.need))
+            .min_by(f64::total_cmp);
+        among.retain(|candidate| {
+            let mut priced = *candidate;
+            if priced.terms == Terms::default() {
+                priced.terms = self
+                    .times
+                    .terms(row, &ticket.need, candidate, &ticket.price);
+            }
+            spending::forbids(ticket, &priced, soonest_s, spent_usd, self.now).is_none()
+        });
+    }
+
+    /// Until the need's slots are free, seconds.
+    fn wait_s(&self, candidate: &Candidate<'_>, need: &Need) -> f64 {
+        if candidate.has_room(need) {
+            return 0.0;
+        }
+        let slots = self.slots(candidate);
+        let last = (need.slots as usize).min(slots.len());
+        last.checked_sub(1).map_or(0.0, |last| slots[last])
+    }
+
     /// Puts a candidate's terms in place.
     fn price(
         &self,
@@ -86,11 +123,7 @@ impl FleetRoom<'_> {
     ) {
         let need = &ticket.need;
         let mut terms = self.times.terms(row, need, candidate, &ticket.price);
-        if !candidate.has_room(need) {
-            let slots = self.slots(candidate);
-            let last = (need.slots as usize).min(slots.len());
-            terms.wait_s = last.checked_sub(1).map_or(0.0, |last| slots[last]);
-        }
+        terms.wait_s = self.wait_s(candidate, need);
         if let Some(kind) = &ticket.kind {
             terms = kind.terms(need, candidate, endpoint.vitals(), terms);
         }

@@ -2,7 +2,8 @@
 
 use super::pools::Pools;
 use super::room::{FleetRoom, lacks, share};
-use super::times::Times;
+use super::spending::Spending;
+use super::times::{Held, Times};
 use crate::fleet::{self, End, Fleet};
 use crate::schedule::{self, Decision, PoolId, Schedule, TicketId};
 use std::collections::VecDeque;
@@ -19,6 +20,8 @@ pub struct Rooms {
     pub pools: Pools,
     /// Learned times, and the work they are held against.
     pub times: Times,
+    /// What services spend.
+    spending: Spending,
     /// What was decided last.
     decided: VecDeque<Decision>,
 }
@@ -55,6 +58,7 @@ impl Rooms {
             schedule,
             pools: Pools::default(),
             times: Times::default(),
+            spending: Spending::default(),
             decided: VecDeque::new(),
         }
     }
@@ -88,12 +92,18 @@ impl Rooms {
     }
 
     /// Lets something happen to those who wait.
-    pub fn schedule(&mut self, event: schedule::Event, now: Instant) -> Vec<schedule::Action> {
+    pub fn schedule(&mut self, mut event: schedule::Event, now: Instant) -> Vec<schedule::Action> {
+        if let schedule::Event::Arrived(ticket) = &mut event
+            && !ticket.price.spill_after.is_zero()
+        {
+            ticket.before_s = self.unpaid_wait_s(ticket, now);
+        }
         self.times.refresh();
         let mut room = FleetRoom {
             fleet: &mut self.fleet,
             pools: &self.pools,
             times: &mut self.times,
+            spending: &mut self.spending,
             now,
         };
         let actions = self.schedule.apply(event, &mut room, now);
@@ -136,8 +146,18 @@ impl Rooms {
         let held = self
             .times
             .ended(ticket, (endpoint, name), well && end == End::Done, now);
-        if let Some((seconds, slots)) = held {
-            let of = self.fleet.get(endpoint).map_or(1, fleet::Endpoint::slots);
+        if let Some(Held {
+            service,
+            seconds,
+            slots,
+            usd,
+        }) = held
+        {
+            let (of, usd_per_hour) = self.fleet.get(endpoint).map_or((1, 0.0), |endpoint| {
+                (endpoint.slots(), endpoint.node().usd_per_hour)
+            });
+            let cost = share(slots, of) * seconds * usd_per_hour / 3600.0;
+            self.spending.spend(&service, cost - usd, now);
             self.schedule(
                 schedule::Event::Ended(ticket, share(slots, of) * seconds),
                 now,

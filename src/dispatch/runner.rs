@@ -221,6 +221,7 @@ impl Shared {
                 excluded,
                 turn: Turn::Stored(job.seq),
                 since: runner.since(job, now),
+                before_s: 0.0,
                 share,
                 patience: service.plan.patience,
                 expected,

@@ -5,7 +5,7 @@ use crate::config::plan::Plan;
 use crate::config::plan::PricePlan;
 use crate::fleet::{Endpoint, Fleet};
 use crate::schedule::{
-    ClassKey, Estimate, Estimator, Eta, PoolId, Residency, Row, Span, TicketId, remaining,
+    ClassKey, Estimate, Estimator, Eta, PoolId, Residency, Row, Span, Ticket, TicketId, remaining,
 };
 use crate::store::LearnedTime;
 use std::collections::HashMap;
@@ -52,7 +52,18 @@ struct Work {
     slots: u32,
     /// The endpoint had to get ready for it.
     cold: bool,
+    /// What it is expected to cost.
+    usd: f64,
     since: Instant,
+}
+
+/// What work held.
+pub(super) struct Held {
+    pub(super) service: Arc<str>,
+    pub(super) seconds: f64,
+    pub(super) slots: u32,
+    /// What it was expected to cost.
+    pub(super) usd: f64,
 }
 
 // === impl Times ===
@@ -82,6 +93,7 @@ impl Times {
         service: &Arc<str>,
         need: &Need,
         endpoint: &Endpoint,
+        usd: f64,
         now: Instant,
     ) {
         if need.slots == 0 {
@@ -97,24 +109,29 @@ impl Times {
             size: need.size,
             slots: need.slots,
             cold,
+            usd,
             since: now,
         });
     }
 
-    /// A ticket's work ended on an endpoint; what went well is learned from. Answers for how many seconds it held how many
-    /// slots.
-    pub fn ended(
+    /// A ticket's work ended on an endpoint; what went well is learned from. Answers what it held.
+    pub(super) fn ended(
         &mut self,
         ticket: TicketId,
         (endpoint, name): (EndpointId, &str),
         well: bool,
         now: Instant,
-    ) -> Option<(f64, u32)> {
+    ) -> Option<Held> {
         let at_work = self.at_work.get_mut(&endpoint)?;
         let i = at_work.iter().position(|work| work.ticket == ticket)?;
         let work = at_work.swap_remove(i);
         let took = now.saturating_duration_since(work.since);
-        let held = (took.as_secs_f64(), work.slots);
+        let held = Held {
+            service: work.class.service.clone(),
+            seconds: took.as_secs_f64(),
+            slots: work.slots,
+            usd: work.usd,
+        };
         if !well {
             return Some(held);
         }
@@ -232,7 +249,7 @@ impl Rooms {
 
     /// When a job is expected to be over that has `before` before it; `None` when nobody can say.
     pub fn eta(&mut self, pool: PoolId, before: Span, own: Span, now: Instant) -> Option<Eta> {
-        let (at_work, slots) = self.busy(pool, now);
+        let (at_work, slots) = self.busy(pool, |_| true, now);
         // Without any learned time a sum of nothing would say `at once`.
         if own == Span::default() {
             return None;
@@ -242,19 +259,36 @@ impl Rooms {
 
     /// Seconds until all that waits for a pool is worked off, with what is at work.
     pub fn backlog_s(&mut self, service: &str, pool: PoolId, now: Instant) -> f64 {
-        let (at_work, slots) = self.busy(pool, now);
+        let (at_work, slots) = self.busy(pool, |_| true, now);
         let all = self.schedule.backlog(service) + at_work;
         all.mean_s() / f64::from(slots.max(1))
     }
 
+    /// How long a ticket that comes now would wait for an endpoint without a price, seconds.
+    pub(super) fn unpaid_wait_s(&mut self, ticket: &Ticket, now: Instant) -> f64 {
+        let unpaid = |endpoint: &Endpoint| endpoint.node().usd_per_hour <= 0.0;
+        let (at_work, slots) = self.busy(ticket.pool, unpaid, now);
+        let all = self.schedule.backlog(&ticket.service) + at_work;
+        match self.schedule.backlog(&ticket.service) == Span::default() {
+            // Nobody waits: it waits for the first slot, which whoever chooses sees better.
+            true => 0.0,
+            false => all.mean_s() / f64::from(slots.max(1)),
+        }
+    }
+
     /// What remains of the work on a pool's usable endpoints, and their slots.
-    fn busy(&mut self, pool: PoolId, now: Instant) -> (Span, u32) {
+    fn busy(
+        &mut self,
+        pool: PoolId,
+        which: impl Fn(&Endpoint) -> bool,
+        now: Instant,
+    ) -> (Span, u32) {
         let (mut left, mut slots) = (Span::default(), 0);
         let Times {
             estimator, at_work, ..
         } = &mut self.times;
         for (id, _) in self.pools.members(pool) {
-            let Some(endpoint) = self.fleet.get(*id).filter(|e| e.is_usable()) else {
+            let Some(endpoint) = self.fleet.get(*id).filter(|e| e.is_usable() && which(e)) else {
                 continue;
             };
             slots += endpoint.slots();

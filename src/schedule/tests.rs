@@ -137,6 +137,7 @@ impl World {
             excluded: Vec::new(),
             turn: Turn::Held(self.start + SECOND * second),
             since: self.start,
+            before_s: 0.0,
             share: Share::default(),
             patience: Duration::from_secs(600),
             expected: Span::default(),
@@ -589,6 +590,7 @@ fn a_rank_counts_those_of_the_same_service_only() {
             // Lanes do not matter to it.
             pool: PoolId(id as u32 % 3),
             since: Instant::now(),
+            before_s: 0.0,
             share: Share::default(),
             patience: Duration::from_secs(600),
             expected: work,

@@ -75,6 +75,8 @@ pub struct Ticket {
     pub turn: Turn,
     /// Since when it waits, over all its attempts.
     pub since: Instant,
+    /// How long it was expected to wait when it came, seconds; 0 where nobody asked.
+    pub before_s: f64,
     /// Its tenant's share, and how many slots that one may have at once.
     pub share: Share,
     /// How long it may be made to wait, beside an endpoint that is free, for a better one.
