@@ -202,6 +202,8 @@ impl Dispatch {
             pool: journey.service.pool,
             need: journey.need.clone(),
             policy: journey.service.policy.clone(),
+            kind: Some(journey.service.kind.clone()),
+            price: journey.service.plan.price,
             excluded: journey.excluded.clone(),
             turn: Turn::Held(journey.arrived),
             since: journey.arrived,

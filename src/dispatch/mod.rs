@@ -29,6 +29,7 @@ mod world;
 
 pub use journey::{Journey, Step};
 pub use lease::{Lease, Revocation};
+pub use rooms::{Over, Rooms};
 pub use route::normalise;
 pub use upstream::Upstream;
 pub use view::{CandidateView, Explanation, NodeView, PoolView, ServiceView};
@@ -44,7 +45,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rooms::Rooms;
 use runner::Runner;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -146,7 +146,8 @@ impl Dispatch {
                 .fleet
                 .apply(fleet::Event::Plan(specs(&world.plan)), now);
             core.place_members(&world);
-            core.rooms.times.weigh(&world.plan);
+            core.rooms.times.weigh(&world.plan, &core.rooms.fleet);
+            core.rooms.regroup(now);
             core.match_waiting(now, out);
             out.fleet.extend(actions);
             shared.world.store(Arc::new(Some(world.clone())));
@@ -317,10 +318,10 @@ impl Dispatch {
     /// Lets time pass for the fleet: cooling ends, ejections end, drain times run out. Runs for ever.
     pub async fn keep_time(&self) {
         loop {
-            let due = self.0.core.lock().rooms.fleet.next_due();
+            let due = self.0.core.lock().rooms.next_due();
             match due {
                 Some(due) => tokio::select! {
-                    () = tokio::time::sleep_until(due.into()) => self.0.turn(|core, now, out| core.apply(fleet::Event::Tick, now, out)),
+                    () = tokio::time::sleep_until(due.into()) => self.0.turn(|core, now, out| core.tick(now, out)),
                     () = self.0.due.notified() => {}
                 },
                 None => self.0.due.notified().await,
@@ -337,9 +338,9 @@ impl Shared {
         let mut out = Outbox::default();
         let (done, due_changed) = {
             let mut core = self.core.lock();
-            let before = core.rooms.fleet.next_due();
+            let before = core.rooms.next_due();
             let done = act(&mut core, now(), &mut out);
-            (done, core.rooms.fleet.next_due() != before)
+            (done, core.rooms.next_due() != before)
         };
         if due_changed {
             self.due.notify_one();
@@ -441,19 +442,16 @@ impl Shared {
         let (slots, endpoint) = (lease.need().slots, lease.upstream().id);
         let cool_down = lease.service().plan.cool_down;
         self.turn(|core, now, out| {
-            let well = matches!(end, End::Done) && lease.is_learned();
-            let on = (endpoint, &*lease.upstream().name);
-            core.rooms.times.ended(lease.ticket(), on, well, now);
-            core.apply(
-                fleet::Event::Ended {
-                    endpoint,
-                    slots,
-                    end,
-                    cool_down,
-                },
-                now,
-                out,
-            )
+            let over = Over {
+                ticket: lease.ticket(),
+                endpoint,
+                name: &lease.upstream().name,
+                slots,
+                end,
+                cool_down,
+                well: lease.is_learned(),
+            };
+            core.ended(&over, now, out);
         });
     }
 

@@ -1,11 +1,11 @@
 use super::pools::Pools;
 use super::times::Times;
-use crate::fleet::Fleet;
-use crate::schedule::{Room, Ticket};
+use crate::fleet::{Endpoint, Fleet};
+use crate::schedule::{PoolId, Room, Row, Ticket};
 use std::time::Instant;
-use tabane_api::{Candidate, EndpointId, Need, NodeFacts};
+use tabane_api::{Candidate, EndpointId, Mode, Need, NodeFacts};
 
-/// Where fleet and schedule meet: who could serve a ticket, and the taking of a slot.
+/// Where fleet and schedule meet: who could serve a ticket at what cost, and the taking of a slot.
 pub(super) struct FleetRoom<'a> {
     pub(super) fleet: &'a mut Fleet,
     pub(super) pools: &'a Pools,
@@ -15,12 +15,21 @@ pub(super) struct FleetRoom<'a> {
 
 impl Room for FleetRoom<'_> {
     fn candidates<'b>(&'b self, ticket: &Ticket, into: &mut Vec<Candidate<'b>>) {
-        let members = self.pools.members(ticket.pool);
-        into.extend(
-            members
-                .iter()
-                .filter_map(|&(id, weight)| self.candidate(id, weight, &ticket.need)),
-        );
+        let asks = ticket.policy.mode() != Mode::Load && ticket.need.slots > 0;
+        let row = asks.then(|| self.times.row(&ticket.service, &ticket.need));
+        for &(id, weight) in self.pools.members(ticket.pool) {
+            let Some(endpoint) = self.fleet.get(id).filter(|e| e.is_usable()) else {
+                continue;
+            };
+            if lacks(&ticket.need, endpoint.node()).is_some() {
+                continue;
+            }
+            let mut candidate = endpoint.candidate(weight);
+            if let Some(row) = row {
+                self.price(ticket, row, endpoint, &mut candidate);
+            }
+            into.push(candidate);
+        }
         // An endpoint that failed this request is passed over only while there is another: a pool of one
         // is tried again rather than given up.
         if !ticket.excluded.is_empty() && into.iter().any(|c| !ticket.excluded.contains(&c.id)) {
@@ -28,27 +37,70 @@ impl Room for FleetRoom<'_> {
         }
     }
 
-    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
-        if !self.fleet.take(endpoint, ticket.need.slots, self.now) {
-            return false;
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
+        let need = &ticket.need;
+        if !self.fleet.take(endpoint, need.slots, self.now) {
+            return None;
         }
-        if let Some(endpoint) = self.fleet.get(endpoint) {
-            let Ticket {
-                id, service, need, ..
-            } = ticket;
-            self.times.began(*id, service, need, endpoint, self.now);
+        let endpoint = self.fleet.get(endpoint)?;
+        if need.slots == 0 {
+            return Some(0.0);
         }
-        true
+        let row = self.times.row(&ticket.service, need);
+        let terms = self
+            .times
+            .terms(row, need, &endpoint.candidate(1), &ticket.price);
+        self.times
+            .began(ticket.id, &ticket.service, need, endpoint, self.now);
+        Some(share(need.slots, endpoint.slots()) * terms.occupied_s())
+    }
+
+    fn has_room(&self, pool: PoolId) -> bool {
+        let members = self.pools.members(pool).iter();
+        let mut usable = members
+            .filter_map(|(id, _)| self.fleet.get(*id))
+            .filter(|endpoint| endpoint.is_usable());
+        usable.any(|endpoint| endpoint.used() < endpoint.slots())
+    }
+
+    fn slots(&self, endpoint: &Candidate<'_>) -> Vec<f64> {
+        let mut slots = vec![0.0; endpoint.slots.saturating_sub(endpoint.used) as usize];
+        slots.extend(self.times.frees(endpoint.id, self.now));
+        // What cools is free soon, and nobody knows when.
+        slots.resize(endpoint.slots as usize, COOLING_S);
+        slots
     }
 }
 
+/// When a slot that cools is taken to be free.
+const COOLING_S: f64 = 1.0;
+
 impl FleetRoom<'_> {
-    fn candidate(&self, id: EndpointId, weight: u32, need: &Need) -> Option<Candidate<'_>> {
-        let endpoint = self.fleet.get(id).filter(|e| e.is_usable())?;
-        lacks(need, endpoint.node())
-            .is_none()
-            .then(|| endpoint.candidate(weight))
+    /// Puts a candidate's terms in place.
+    fn price(
+        &self,
+        ticket: &Ticket,
+        row: Row<'_>,
+        endpoint: &Endpoint,
+        candidate: &mut Candidate<'_>,
+    ) {
+        let need = &ticket.need;
+        let mut terms = self.times.terms(row, need, candidate, &ticket.price);
+        if !candidate.has_room(need) {
+            let slots = self.slots(candidate);
+            let last = (need.slots as usize).min(slots.len());
+            terms.wait_s = last.checked_sub(1).map_or(0.0, |last| slots[last]);
+        }
+        if let Some(kind) = &ticket.kind {
+            terms = kind.terms(need, candidate, endpoint.vitals(), terms);
+        }
+        candidate.terms = terms;
     }
+}
+
+/// How much of a node so many of its slots are.
+pub(super) fn share(slots: u32, of: u32) -> f64 {
+    f64::from(slots) / f64::from(of.max(1))
 }
 
 /// What a node lacks for a need; `None` when it fits.

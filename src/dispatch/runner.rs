@@ -216,6 +216,8 @@ impl Shared {
                 pool: service.pool,
                 need: job.need.clone(),
                 policy: service.policy.clone(),
+                kind: Some(service.kind.clone()),
+                price: service.plan.price,
                 excluded,
                 turn: Turn::Stored(job.seq),
                 since: runner.since(job, now),

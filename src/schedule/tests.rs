@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::plan::PricePlan;
 use policies::testing::NOBODY;
 use std::cell::Cell;
 use std::time::Duration;
@@ -55,13 +56,13 @@ impl Room for Hall {
         into.extend(all.filter(|c| !ticket.excluded.contains(&c.id)));
     }
 
-    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
         let i = endpoint.0 as usize;
         let fits = self.used[i] + ticket.need.slots <= self.slots[i];
         if fits {
             self.used[i] += ticket.need.slots;
         }
-        fits
+        fits.then_some(1.0)
     }
 }
 
@@ -131,6 +132,8 @@ impl World {
             pool: PoolId(0),
             need: Need::of_class("x"),
             policy: self.policy.clone(),
+            kind: None,
+            price: PricePlan::default(),
             excluded: Vec::new(),
             turn: Turn::Held(self.start + SECOND * second),
             since: self.start,

@@ -1,9 +1,10 @@
 use super::span::Span;
+use crate::config::plan::PricePlan;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tabane_api::{EndpointId, Need, Policy, Urgency};
+use tabane_api::{EndpointId, Need, Policy, Service, Urgency};
 
 /// Names a ticket; of two that came in the same instant, the lower came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +65,10 @@ pub struct Ticket {
     pub need: Need,
     /// Who chooses for it: the policy of the world it began with.
     pub policy: Arc<dyn Policy>,
+    /// What knows its API, and what more a need costs there; `None`: learned times alone count.
+    pub kind: Option<Arc<dyn Service>>,
+    /// What its service may spend.
+    pub price: PricePlan,
     /// Endpoints that failed it before.
     pub excluded: Vec<EndpointId>,
     /// Its turn among the equally urgent.
