@@ -16,7 +16,7 @@
 mod endpoint;
 mod health;
 
-pub use endpoint::{Endpoint, Spec, State};
+pub use endpoint::{Endpoint, Spec, State, Takes};
 pub use health::Why;
 
 use endpoint::Cooling;

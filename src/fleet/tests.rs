@@ -138,6 +138,7 @@ fn spec(node: &str, slots: u32) -> Spec {
         }),
         target: target(node),
         slots,
+        takes: Takes::default(),
         drained: false,
         health: HealthPlan::default(),
         drain: DRAIN,

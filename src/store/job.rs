@@ -492,6 +492,9 @@ pub trait JobStore: Send + Sync {
     /// `canceling`), and is `Canceled` when its attempt ends. Stale when it is over, or has its mark already.
     async fn cancel(&self, job: &str, now: Moment) -> Result<Changed, StoreError>;
 
+    /// A job that waits is over as `Dead`, for this reason: event `finished`. Stale in any other state.
+    async fn give_up(&self, job: &str, why: &str, now: Moment) -> Result<Changed, StoreError>;
+
     /// A job that is failed, dead, canceled or expired waits again, its failures forgotten, its result dropped, and its
     /// deadline to start if that has passed: event `queued`. Stale in any other state.
     async fn retry(&self, job: &str, now: Moment) -> Result<Changed, StoreError>;
