@@ -318,6 +318,10 @@ impl Fleet {
                 {
                     actions.push(Action::Freed);
                 }
+                // Somebody may wait for a model that it shows from now on.
+                if endpoint.vitals.models != vitals.models {
+                    actions.push(Action::Freed);
+                }
                 endpoint.vitals = Arc::new(vitals);
                 actions.extend(told(
                     id,

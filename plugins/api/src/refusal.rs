@@ -39,7 +39,7 @@ pub enum Refusal {
         retry_after: Duration,
     },
     /// As many of one tenant are there as may be.
-    #[error("tenant `{tenant}` has {has} {what}, as many as it may")]
+    #[error("tenant `{tenant}` has as many {what} as it may: {has}")]
     TenantFull {
         /// The tenant's name.
         tenant: String,
