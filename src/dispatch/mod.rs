@@ -29,12 +29,15 @@ mod world;
 
 pub use journey::{Journey, Step};
 pub use lease::{Lease, Revocation};
+pub use pools::Pools;
+pub use rooms::Rooms;
 pub use route::normalise;
+pub use times::Times;
 pub use upstream::Upstream;
 pub use view::{CandidateView, Explanation, NodeView, PoolView, ServiceView};
 pub use world::{ListenerKey, LiveService, World, listener_keys};
 
-use self::core::{Core, Outbox, Tell, specs};
+use self::core::{Core, Outbox, Tell};
 use crate::config::plan::Plan;
 use crate::fleet::{self, End};
 use crate::schedule::{self, Schedule};
@@ -44,7 +47,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rooms::Rooms;
 use runner::Runner;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -141,12 +143,8 @@ impl Dispatch {
         let world = Arc::new(world);
         shared.turn(|core, now, out| {
             // Whoever waits is served by the new pools, so these come first.
-            let actions = core
-                .rooms
-                .fleet
-                .apply(fleet::Event::Plan(specs(&world.plan)), now);
-            core.place_members(&world);
-            core.rooms.times.weigh(&world.plan);
+            let actions = core.rooms.install(&world.plan, now);
+            core.place_upstreams();
             core.match_waiting(now, out);
             out.fleet.extend(actions);
             shared.world.store(Arc::new(Some(world.clone())));

@@ -3,10 +3,11 @@
 use super::pools::Pools;
 use super::room::{FleetRoom, lacks};
 use super::times::Times;
+use crate::config::plan::Plan;
 use crate::fleet::{self, Fleet};
 use crate::schedule::{self, PoolId, Schedule};
-use std::time::Instant;
-use tabane_api::Need;
+use std::time::{Duration, Instant};
+use tabane_api::{EndpointId, Need};
 
 /// Who can work, who waits, which endpoints each pool has, and how long work takes.
 pub struct Rooms {
@@ -31,6 +32,28 @@ impl Rooms {
             pools: Pools::default(),
             times: Times::default(),
         }
+    }
+
+    /// Puts a plan in place of the one before: its endpoints, its pools, its weights. Who waits is to look again.
+    pub fn install(&mut self, plan: &Plan, now: Instant) -> Vec<fleet::Action> {
+        let actions = self.fleet.apply(fleet::Event::Plan(specs(plan)), now);
+        let ids: Vec<Option<EndpointId>> = plan
+            .endpoints
+            .iter()
+            .map(|e| self.fleet.by_name(&e.name))
+            .collect();
+        let pools: Vec<_> = plan
+            .pools
+            .iter()
+            .map(|pool| {
+                let members = pool.members.iter();
+                let members = members.filter_map(|m| Some((ids[m.endpoint]?, m.weight)));
+                (self.pools.id(&pool.name), members.collect())
+            })
+            .collect();
+        self.pools.replace(pools);
+        self.times.weigh(plan);
+        actions
     }
 
     /// Lets something happen to the fleet, and gives what comes free to those who wait.
@@ -70,4 +93,31 @@ impl Rooms {
             .all(|node| lacks(need, node).is_some())
             .then_some(first)
     }
+}
+
+/// The fleet's view of a plan.
+fn specs(plan: &Plan) -> Vec<fleet::Spec> {
+    // A removed node may go on for as long as the most patient of the services that use it says.
+    let mut drains = vec![Duration::ZERO; plan.endpoints.len()];
+    for service in &plan.services {
+        for member in &plan.pools[service.pool].members {
+            drains[member.endpoint] = drains[member.endpoint].max(service.drain);
+        }
+    }
+    // An endpoint that no pool holds is nobody's business; `check` has warned of it.
+    plan.endpoints
+        .iter()
+        .zip(drains)
+        .filter_map(|(endpoint, drain)| {
+            Some(fleet::Spec {
+                name: endpoint.name.clone(),
+                node: plan.nodes[endpoint.node].facts.clone(),
+                target: endpoint.target.clone(),
+                slots: endpoint.slots,
+                drained: plan.nodes[endpoint.node].drained,
+                health: plan.services[endpoint.probed_by?].health,
+                drain,
+            })
+        })
+        .collect()
 }
