@@ -11,6 +11,7 @@ mod expand;
 mod fault;
 mod file;
 mod file_jobs;
+mod file_placement;
 mod findings;
 pub mod host;
 mod load;

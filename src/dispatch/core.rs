@@ -1,7 +1,7 @@
 //! What stands behind the one lock: fleet, schedule, and what joins them.
 
 use super::lease::Lease;
-use super::rooms::Rooms;
+use super::rooms::{Over, Rooms};
 use super::upstream::Upstream;
 use super::world::LiveService;
 use crate::fleet;
@@ -52,6 +52,18 @@ pub(super) struct Outbox {
 impl Core {
     pub(super) fn apply(&mut self, event: fleet::Event, now: Instant, out: &mut Outbox) {
         let (actions, given) = self.rooms.apply(event, now);
+        self.deliver(given, out);
+        out.fleet.extend(actions);
+    }
+
+    pub(super) fn tick(&mut self, now: Instant, out: &mut Outbox) {
+        let (actions, given) = self.rooms.tick(now);
+        self.deliver(given, out);
+        out.fleet.extend(actions);
+    }
+
+    pub(super) fn ended(&mut self, over: &Over<'_>, now: Instant, out: &mut Outbox) {
+        let (actions, given) = self.rooms.ended(over, now);
         self.deliver(given, out);
         out.fleet.extend(actions);
     }

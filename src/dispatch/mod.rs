@@ -20,6 +20,7 @@ mod room;
 mod rooms;
 mod route;
 mod runner;
+mod spending;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -30,7 +31,7 @@ mod world;
 pub use journey::{Journey, Step};
 pub use lease::{Lease, Revocation};
 pub use pools::Pools;
-pub use rooms::Rooms;
+pub use rooms::{Over, Rooms};
 pub use route::normalise;
 pub use times::Times;
 pub use upstream::Upstream;
@@ -315,10 +316,10 @@ impl Dispatch {
     /// Lets time pass for the fleet: cooling ends, ejections end, drain times run out. Runs for ever.
     pub async fn keep_time(&self) {
         loop {
-            let due = self.0.core.lock().rooms.fleet.next_due();
+            let due = self.0.core.lock().rooms.next_due();
             match due {
                 Some(due) => tokio::select! {
-                    () = tokio::time::sleep_until(due.into()) => self.0.turn(|core, now, out| core.apply(fleet::Event::Tick, now, out)),
+                    () = tokio::time::sleep_until(due.into()) => self.0.turn(|core, now, out| core.tick(now, out)),
                     () = self.0.due.notified() => {}
                 },
                 None => self.0.due.notified().await,
@@ -335,9 +336,9 @@ impl Shared {
         let mut out = Outbox::default();
         let (done, due_changed) = {
             let mut core = self.core.lock();
-            let before = core.rooms.fleet.next_due();
+            let before = core.rooms.next_due();
             let done = act(&mut core, now(), &mut out);
-            (done, core.rooms.fleet.next_due() != before)
+            (done, core.rooms.next_due() != before)
         };
         if due_changed {
             self.due.notify_one();
@@ -439,19 +440,16 @@ impl Shared {
         let (slots, endpoint) = (lease.need().slots, lease.upstream().id);
         let cool_down = lease.service().plan.cool_down;
         self.turn(|core, now, out| {
-            let well = matches!(end, End::Done) && lease.is_learned();
-            let on = (endpoint, &*lease.upstream().name);
-            core.rooms.times.ended(lease.ticket(), on, well, now);
-            core.apply(
-                fleet::Event::Ended {
-                    endpoint,
-                    slots,
-                    end,
-                    cool_down,
-                },
-                now,
-                out,
-            )
+            let over = Over {
+                ticket: lease.ticket(),
+                endpoint,
+                name: &lease.upstream().name,
+                slots,
+                end,
+                cool_down,
+                well: lease.is_learned(),
+            };
+            core.ended(&over, now, out);
         });
     }
 

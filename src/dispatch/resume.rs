@@ -178,7 +178,7 @@ impl Shared {
             if let Some(endpoint) = rooms.fleet.get(endpoint) {
                 rooms
                     .times
-                    .began(ticket, &job.service, &job.need, endpoint, now());
+                    .began(ticket, &job.service, &job.need, endpoint, 0.0, now());
             }
             upstream
         };

@@ -1,7 +1,7 @@
 use super::machine::Memory;
 use super::setup::{Cost, Setup};
 use super::trace::Trace;
-use crate::dispatch::Rooms;
+use crate::dispatch::{Over, Rooms};
 use crate::fleet::{self, End, Failure};
 use crate::schedule::{
     self, Action, PoolId, QueueLimits, Schedule, Share, Span, Ticket, TicketId, Turn,
@@ -112,7 +112,7 @@ pub struct Farm<'a> {
     /// The ticket of each job, and where it failed before.
     states: Vec<State>,
     shares: HashMap<Arc<str>, Share>,
-    /// The next time of which the fleet is told that it has come.
+    /// The next time of which the rooms are told that it has come.
     tick_ns: Option<u64>,
     outcome: Outcome,
 }
@@ -138,7 +138,7 @@ enum Due {
     Probe(usize),
     /// A change, by its index.
     Change(usize),
-    /// The fleet waits for this time.
+    /// The rooms wait for this time.
     Tick,
 }
 
@@ -300,7 +300,10 @@ impl<'a> Farm<'a> {
             Due::Change(i) => self.change(i),
             Due::Tick => {
                 self.tick_ns = None;
-                self.apply(fleet::Event::Tick);
+                let now = self.now();
+                let (_, given) = self.rooms.tick(now);
+                self.deliver(given);
+                self.follow_time();
             }
         }
     }
@@ -350,6 +353,9 @@ impl<'a> Farm<'a> {
             share: self.shares.get(&need.tenant).copied().unwrap_or_default(),
             need,
             policy: self.setup.policies[class.service].clone(),
+            kind: Some(self.setup.kinds[class.service].clone()),
+            price: service.price,
+            before_s: 0.0,
             excluded: self.states[job].excluded.clone(),
             turn,
             since,
@@ -427,16 +433,17 @@ impl<'a> Farm<'a> {
         let name = self.setup.plan.endpoints[endpoint].name.clone();
         let cool_down = self.setup.plan.services[service].cool_down;
         let now = self.now();
-        let well = end == End::Done;
         let began = self.options.stopwatch.then(Instant::now);
-        self.rooms.times.ended(ticket, (id, &name), well, now);
-        let event = fleet::Event::Ended {
+        let over = Over {
+            ticket,
             endpoint: id,
+            name: &name,
             slots: 1,
             end,
             cool_down,
+            well: end == End::Done,
         };
-        let (_, given) = self.rooms.apply(event, now);
+        let (_, given) = self.rooms.ended(&over, now);
         self.decided(began);
         self.deliver(given);
         self.follow_time();
@@ -580,9 +587,9 @@ impl<'a> Farm<'a> {
         );
     }
 
-    /// Sees to it that the fleet is told when a time comes that it waits for.
+    /// Sees to it that the rooms are told when a time comes that they wait for.
     fn follow_time(&mut self) {
-        let Some(due) = self.rooms.fleet.next_due() else {
+        let Some(due) = self.rooms.next_due() else {
             return;
         };
         let due_ns = due.saturating_duration_since(self.base).as_nanos() as u64;

@@ -18,6 +18,8 @@ pub struct Setup {
     pub plan: Plan,
     /// The policy of each service, in the order of the plan.
     pub policies: Vec<Arc<dyn Policy>>,
+    /// The kind of each: what it says of costs counts.
+    pub kinds: Vec<Arc<dyn Service>>,
     /// What there is to do.
     pub classes: Vec<Class>,
 }
@@ -87,15 +89,17 @@ impl Setup {
         setup.with_table(table)?.with_policy(registry, policy)
     }
 
-    /// A plan without anything to do. Errors: what a policy has against its block.
+    /// A plan without anything to do. Errors: what a policy or kind has against its block.
     pub fn of_plan(plan: Plan) -> Result<Setup, String> {
-        let services = plan.services.iter();
-        let policies = services.map(|service| {
-            let built = service.policy.build();
-            built.map_err(|why| format!("services.{}: {why}", service.name))
-        });
+        let (mut policies, mut kinds) = (Vec::new(), Vec::new());
+        for service in &plan.services {
+            let of = |why| format!("services.{}: {why}", service.name);
+            policies.push(service.policy.build().map_err(of)?);
+            kinds.push(service.kind.build(None).map_err(of)?);
+        }
         Ok(Setup {
-            policies: policies.collect::<Result<_, _>>()?,
+            policies,
+            kinds,
             classes: Vec::new(),
             plan,
         })

@@ -1,7 +1,7 @@
 //! Nodes and their endpoints: those of `nodes:`, and those made of URLs in pools.
 
 use super::url::{is_host, url};
-use super::value;
+use super::{placement, value};
 use crate::config::expand::read_bounded;
 use crate::config::file::{Endpoint, Gpu, Node, Tls};
 use crate::config::findings::{Findings, Spot};
@@ -141,7 +141,7 @@ impl Fleet {
             }
             _ => {}
         }
-        Some(EndpointPlan {
+        let mut plan = EndpointPlan {
             name: full.into(),
             node,
             target,
@@ -150,7 +150,9 @@ impl Fleet {
             max_size: None,
             vram_mib: None,
             probed_by: None,
-        })
+        };
+        placement::takes(typed, &mut plan, outer, findings);
+        Some(plan)
     }
 
     fn tls(&mut self, typed: At<&Tls>, plan: &mut TlsPlan, findings: &Findings) {
@@ -287,6 +289,11 @@ impl Fleet {
     fn add_inline(&mut self, full: String, plan: EndpointPlan, spot: Spot) -> Option<usize> {
         self.add("", full.clone(), Some(plan), spot);
         self.by_name.get(&full).copied().flatten()
+    }
+
+    /// What an endpoint's node costs while it runs.
+    pub(crate) fn usd_per_hour(&self, endpoint: usize) -> f64 {
+        self.nodes[self.endpoints[endpoint].node].facts.usd_per_hour
     }
 
     /// Some pool holds it.
