@@ -3,14 +3,12 @@
 use super::rooms::{Over, Rooms};
 use super::upstream::Upstream;
 use super::waiters::{Tell, Waiter, Waiters};
-use super::world::World;
-use crate::config::plan::Plan;
 use crate::fleet;
 use crate::schedule::{self, TicketId};
 use crate::store::JobId;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tabane_api::{EndpointId, Refusal};
 
 /// Fleet and schedule under one lock.
@@ -103,14 +101,8 @@ impl Core {
         self.upstreams.values().cloned().chain(moved).collect()
     }
 
-    /// Gives every endpoint of the world its upstream, and every pool its members.
-    pub(super) fn place_members(&mut self, world: &World) {
-        let ids: Vec<Option<EndpointId>> = world
-            .plan
-            .endpoints
-            .iter()
-            .map(|e| self.rooms.fleet.by_name(&e.name))
-            .collect();
+    /// Gives every endpoint of the fleet its upstream.
+    pub(super) fn place_upstreams(&mut self) {
         for endpoint in self.rooms.fleet.all() {
             // Where the fleet has it: one that leaves stays where it was, wherever the file puts its name.
             let (id, target) = (endpoint.id(), endpoint.target());
@@ -123,20 +115,6 @@ impl Core {
                 }
             }
         }
-        let pools: Vec<_> = world
-            .plan
-            .pools
-            .iter()
-            .map(|pool| {
-                let members = pool
-                    .members
-                    .iter()
-                    .filter_map(|m| Some((ids[m.endpoint]?, m.weight)))
-                    .collect();
-                (self.rooms.pools.id(&pool.name), members)
-            })
-            .collect();
-        self.rooms.pools.replace(pools);
     }
 }
 
@@ -151,35 +129,4 @@ fn verdict(
             .cloned()
             .ok_or_else(|| Refusal::Internal("the endpoint left while it was granted".into())),
     }
-}
-
-/// The fleet's view of a plan.
-pub(super) fn specs(plan: &Plan) -> Vec<fleet::Spec> {
-    // A removed node may go on for as long as the most patient of the services that use it says.
-    let mut drains = vec![Duration::ZERO; plan.endpoints.len()];
-    for service in &plan.services {
-        for member in &plan.pools[service.pool].members {
-            drains[member.endpoint] = drains[member.endpoint].max(service.drain);
-        }
-    }
-    // An endpoint that no pool holds is nobody's business; `check` has warned of it.
-    plan.endpoints
-        .iter()
-        .zip(drains)
-        .filter_map(|(endpoint, drain)| {
-            Some(fleet::Spec {
-                name: endpoint.name.clone(),
-                node: plan.nodes[endpoint.node].facts.clone(),
-                target: endpoint.target.clone(),
-                slots: endpoint.slots,
-                takes: fleet::Takes {
-                    models: endpoint.models.clone(),
-                    max_size: endpoint.max_size,
-                },
-                drained: plan.nodes[endpoint.node].drained,
-                health: plan.services[endpoint.probed_by?].health,
-                drain,
-            })
-        })
-        .collect()
 }

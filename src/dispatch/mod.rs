@@ -35,13 +35,15 @@ mod world;
 pub use fit::{Lack, Miss};
 pub use journey::{Journey, Step};
 pub use lease::{Lease, Revocation};
+pub use pools::Pools;
 pub use rooms::{Over, Rooms};
 pub use route::normalise;
+pub use times::Times;
 pub use upstream::Upstream;
 pub use view::{CandidateView, Explanation, NodeView, PoolView, ServiceView};
 pub use world::{ListenerKey, LiveService, World, listener_keys};
 
-use self::core::{Core, Outbox, specs};
+use self::core::{Core, Outbox};
 use crate::config::plan::Plan;
 use crate::fleet::{self, End};
 use crate::schedule::{self, Schedule};
@@ -148,13 +150,8 @@ impl Dispatch {
         let world = Arc::new(world);
         shared.turn(|core, now, out| {
             // Whoever waits is served by the new pools, so these come first.
-            let actions = core
-                .rooms
-                .fleet
-                .apply(fleet::Event::Plan(specs(&world.plan)), now);
-            core.place_members(&world);
-            core.rooms.times.weigh(&world.plan, &core.rooms.fleet);
-            core.rooms.regroup(now);
+            let actions = core.rooms.install(&world.plan, now);
+            core.place_upstreams();
             core.refuse_hopeless(now, out);
             core.match_waiting(now, out);
             out.fleet.extend(actions);

@@ -6,6 +6,7 @@ use super::room::{FleetRoom, share};
 use super::shortages::Shortages;
 use super::spending::Spending;
 use super::times::{Held, Times};
+use crate::config::plan::Plan;
 use crate::fleet::{self, End, Fleet};
 use crate::schedule::{self, Decision, PoolId, Schedule, Ticket, TicketId};
 use std::collections::VecDeque;
@@ -70,6 +71,29 @@ impl Rooms {
             sized: false,
             decided: VecDeque::new(),
         }
+    }
+
+    /// Puts a plan in place of the one before: its endpoints, its pools, its weights. Who waits is to look again.
+    pub fn install(&mut self, plan: &Plan, now: Instant) -> Vec<fleet::Action> {
+        let actions = self.fleet.apply(fleet::Event::Plan(specs(plan)), now);
+        let ids: Vec<Option<EndpointId>> = plan
+            .endpoints
+            .iter()
+            .map(|e| self.fleet.by_name(&e.name))
+            .collect();
+        let pools: Vec<_> = plan
+            .pools
+            .iter()
+            .map(|pool| {
+                let members = pool.members.iter();
+                let members = members.filter_map(|m| Some((ids[m.endpoint]?, m.weight)));
+                (self.pools.id(&pool.name), members.collect())
+            })
+            .collect();
+        self.pools.replace(pools);
+        self.times.weigh(plan, &self.fleet);
+        self.regroup(now);
+        actions
     }
 
     /// Lets something happen to the fleet, and gives what comes free to those who wait.
@@ -196,7 +220,7 @@ impl Rooms {
     }
 
     /// Pools that share nodes take turns among the same tenants: which of them belong together.
-    pub fn regroup(&mut self, now: Instant) {
+    fn regroup(&mut self, now: Instant) {
         let domains = self.pools.domains(&self.fleet);
         self.schedule(schedule::Event::Domains(domains), now);
         self.rebar(now);
@@ -303,4 +327,35 @@ fn barred(
             || short.is_some_and(|short| !short.spares(&endpoint.node().name, now))
     });
     out.map(fleet::Endpoint::id).collect()
+}
+
+/// The fleet's view of a plan.
+fn specs(plan: &Plan) -> Vec<fleet::Spec> {
+    // A removed node may go on for as long as the most patient of the services that use it says.
+    let mut drains = vec![Duration::ZERO; plan.endpoints.len()];
+    for service in &plan.services {
+        for member in &plan.pools[service.pool].members {
+            drains[member.endpoint] = drains[member.endpoint].max(service.drain);
+        }
+    }
+    // An endpoint that no pool holds is nobody's business; `check` has warned of it.
+    plan.endpoints
+        .iter()
+        .zip(drains)
+        .filter_map(|(endpoint, drain)| {
+            Some(fleet::Spec {
+                name: endpoint.name.clone(),
+                node: plan.nodes[endpoint.node].facts.clone(),
+                target: endpoint.target.clone(),
+                slots: endpoint.slots,
+                takes: fleet::Takes {
+                    models: endpoint.models.clone(),
+                    max_size: endpoint.max_size,
+                },
+                drained: plan.nodes[endpoint.node].drained,
+                health: plan.services[endpoint.probed_by?].health,
+                drain,
+            })
+        })
+        .collect()
 }

@@ -263,7 +263,7 @@ impl Columns {
         let mut own: Vec<(f64, EndpointId, usize, f64)> = Vec::new();
         for job in jobs {
             own.clear();
-            for cell in &job.cells {
+            for cell in job.cells.iter().filter(|cell| cell.room || !job.forced) {
                 let all = slots.get(&cell.endpoint).map_or(&[][..], Vec::as_slice);
                 let ends = |free_in: f64| free_in + cell.terms.total_s() - cell.terms.wait_s;
                 let of_endpoint = all.iter().enumerate().take(most);

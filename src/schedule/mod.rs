@@ -123,6 +123,8 @@ pub enum Action {
 /// Someone waits for an endpoint whose card another service holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
+    /// Who.
+    pub ticket: TicketId,
     /// Which endpoint.
     pub endpoint: EndpointId,
     /// Since when it waits.
@@ -147,7 +149,8 @@ pub struct Schedule {
     held_back: HashMap<TicketId, Instant>,
     /// Who waits for each service, and how fast it is served.
     services: HashMap<Arc<str>, Service>,
-    wants: Vec<Want>,
+    /// By domain, after its last pass.
+    wants: BTreeMap<u32, Vec<Want>>,
     decisions: Vec<Decision>,
     look_again: Option<Instant>,
     draw: Box<dyn Draw + Send>,
@@ -222,7 +225,7 @@ impl Schedule {
             at_work: HashMap::new(),
             held_back: HashMap::new(),
             services: HashMap::new(),
-            wants: Vec::new(),
+            wants: BTreeMap::new(),
             decisions: Vec::new(),
             look_again: None,
             draw,
@@ -352,8 +355,8 @@ impl Schedule {
     }
 
     /// Who waits for a card that another service holds, after the last pass.
-    pub fn wants(&self) -> &[Want] {
-        &self.wants
+    pub fn wants(&self) -> impl Iterator<Item = &Want> {
+        self.wants.values().flatten()
     }
 
     /// What was decided since the last call.
@@ -379,8 +382,11 @@ impl Schedule {
                 }
                 pass::Tried::Broken(why) => return vec![Action::Refuse(ticket.id, why)],
                 pass::Tried::Waits(wants) => {
-                    self.wants.extend(wants);
-                    return self.wait(ticket, now).into_iter().collect();
+                    let refused = self.wait(ticket, now);
+                    if refused.is_none() && !wants.is_empty() {
+                        self.wants.insert(domain, wants);
+                    }
+                    return refused.into_iter().collect();
                 }
             }
         }
@@ -438,7 +444,6 @@ impl Schedule {
     /// Gives what is free in all domains.
     fn serve(&mut self, room: &mut dyn Room, now: Instant) -> Vec<Action> {
         self.look_again = None;
-        self.wants.clear();
         let domains: Vec<u32> = self.queues.keys().copied().collect();
         let serve = |domain| self.serve_domain(domain, room, now);
         domains.into_iter().flat_map(serve).collect()
@@ -459,7 +464,10 @@ impl Schedule {
                 actions.extend(given);
             }
         }
-        self.wants.extend(pass.wants);
+        match pass.wants.is_empty() {
+            true => self.wants.remove(&domain),
+            false => self.wants.insert(domain, pass.wants),
+        };
         actions
     }
 
@@ -608,6 +616,7 @@ impl Schedule {
         let ids: Vec<TicketId> = self.waiting.keys().copied().collect();
         let tickets: Vec<Ticket> = ids.into_iter().filter_map(|id| self.remove(id)).collect();
         self.queues.clear();
+        self.wants.clear();
         for ticket in tickets {
             self.insert(ticket);
         }
@@ -656,6 +665,9 @@ impl Schedule {
     fn remove(&mut self, id: TicketId) -> Option<Ticket> {
         let (domain, band, tenant) = self.waiting.remove(&id)?;
         self.held_back.remove(&id);
+        if let Some(wants) = self.wants.get_mut(&domain) {
+            wants.retain(|want| want.ticket != id);
+        }
         let waiting = self.queues.get_mut(&domain)?.band(band);
         let lanes = waiting.get_mut(&tenant)?;
         let ticket = lanes.remove(id)?;

@@ -295,7 +295,8 @@ pub(super) fn attempt(
                     };
                     (candidate.id, among.iter().map(considered).collect())
                 }
-                Some(_) => return waits(),
+                Some(candidate) if candidate.held => return Tried::Waits(Vec::new()),
+                Some(candidate) => return Tried::Waits(vec![want(ticket, candidate.id)]),
                 None => return broken("picked nobody's number"),
             },
             Err(_) => return broken("panicked"),
@@ -318,6 +319,7 @@ pub(super) fn attempt(
 
 fn want(ticket: &Ticket, endpoint: tabane_api::EndpointId) -> Want {
     Want {
+        ticket: ticket.id,
         endpoint,
         since: ticket.since,
         interactive: ticket.need.interactive,

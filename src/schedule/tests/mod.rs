@@ -1,3 +1,5 @@
+mod placement;
+
 use super::*;
 use crate::config::plan::PricePlan;
 use policies::testing::NOBODY;
