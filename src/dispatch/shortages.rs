@@ -28,13 +28,19 @@ const MOST: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Shortages {
     /// By service and class, then by node.
-    of: HashMap<(Arc<str>, Arc<str>), BTreeMap<Arc<str>, Ran>>,
+    of: HashMap<Class, Nodes>,
     count: usize,
     /// Not later than the first of them is long enough ago.
     due: Option<Instant>,
     /// Whether it is not kept yet.
     changed: bool,
 }
+
+/// A service, and a class of its requests.
+type Class = (Arc<str>, Arc<str>);
+
+/// By name.
+type Nodes = BTreeMap<Arc<str>, Ran>;
 
 /// How often a class ran out of memory on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +51,7 @@ struct Ran {
 
 /// The nodes on which one class ran out of memory.
 #[derive(Clone, Copy, Debug)]
-pub struct OfClass<'a>(&'a BTreeMap<Arc<str>, Ran>);
+pub struct OfClass<'a>(&'a Nodes);
 
 /// One of them, as it is kept.
 #[derive(Debug, Serialize, Deserialize)]

@@ -16,6 +16,7 @@
 //! - A letter that still waits when what it is about is swept stays until it is delivered or given up.
 
 use super::StoreError;
+use super::beside::{LearnedTime, StoreGauge};
 use super::blob::BlobRef;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -401,26 +402,6 @@ pub trait Letters: Send + Sync {
     fn of_job(&self, job: &JobRecord) -> Vec<Letter>;
     /// About an array whose last child is over.
     fn of_array(&self, array: &ArrayRecord) -> Vec<Letter>;
-}
-
-/// A learned time, as it is kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LearnedTime {
-    /// The service and class, and the endpoint it was learned on.
-    pub key: (String, String, String),
-    /// What was learned, in the estimator's own form.
-    pub value: String,
-}
-
-/// How the store fares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreGauge {
-    /// Bytes of the database that are in use: what `limits.database_bytes` bounds.
-    pub database_bytes: u64,
-    /// Letters that wait to be sent.
-    pub letters: u64,
-    /// When the oldest of them was written.
-    pub oldest_letter: Option<Moment>,
 }
 
 /// Where jobs are kept.

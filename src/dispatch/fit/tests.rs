@@ -1,12 +1,14 @@
 use super::*;
-use crate::config::plan::{HealthPlan, Target};
+use crate::config::plan::{HealthPlan, PricePlan, Target};
 use crate::dispatch::Rooms;
 use crate::fleet::{self, Spec, Takes};
-use crate::schedule::{PoolId, Schedule};
+use crate::schedule::{
+    self, PoolId, QueueLimits, Schedule, Share, Span, Ticket, TicketId, Turn, register,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::time::Instant;
-use tabane_api::{NodeFacts, Vitals};
+use tabane_api::{NodeFacts, Registry, Vitals};
 
 /// A node with one endpoint: its name, memory, labels and what it takes.
 struct Node {
@@ -284,4 +286,69 @@ fn what_ran_out_of_memory_everywhere_is_hopeless_for_a_day_and_not_for_ever() {
     );
     let day = Duration::from_secs(24 * 3600);
     assert_eq!(why(&rooms, now + day), None);
+}
+
+#[test]
+fn who_waits_for_a_node_that_ran_out_of_memory_gets_it_when_the_day_is_over() {
+    let card = |name| Node { name, ..NODE };
+    let (mut rooms, pool) = rooms(&[card("small"), card("large")]);
+    let (service, now): (Arc<str>, _) = (Arc::from("render"), Instant::now());
+    let id = |rooms: &Rooms, name| rooms.fleet.by_name(name).unwrap();
+    let (small, large) = (id(&rooms, "small/x"), id(&rooms, "large/x"));
+    let ask = |rooms: &mut Rooms, number, class: &str, now| {
+        let ticket = ticket(TicketId(number), &service, pool, Need::of_class(class), now);
+        rooms.schedule(schedule::Event::Arrived(ticket), now)
+    };
+    let granted = |number, endpoint| vec![schedule::Action::Grant(TicketId(number), endpoint)];
+    for _ in 0..2 {
+        let class = Arc::from("still");
+        rooms
+            .shortages
+            .note(&Arc::from("render"), &class, &"small".into(), now);
+    }
+    assert_eq!(ask(&mut rooms, 1, "still", now), granted(1, large));
+    assert_eq!(ask(&mut rooms, 2, "still", now), []);
+    // One of another class stands behind it, and may have what it may not.
+    assert_eq!(ask(&mut rooms, 3, "film", now), granted(3, small));
+    rooms.apply(
+        fleet::Event::Ended {
+            endpoint: small,
+            slots: 1,
+            end: fleet::End::Done,
+            cool_down: Duration::ZERO,
+        },
+        now,
+    );
+    let due = rooms.next_due().unwrap();
+    let (_, given) = rooms.tick(due);
+    assert_eq!(due, now + Duration::from_secs(24 * 3600));
+    assert_eq!(given, granted(2, small));
+}
+
+fn ticket(id: TicketId, service: &Arc<str>, pool: PoolId, need: Need, now: Instant) -> Ticket {
+    let registry = register(Registry::default());
+    let mut block = serde_json::Deserializer::from_str("{}");
+    let mut block = <dyn erased_serde::Deserializer<'_>>::erase(&mut block);
+    let first = registry.find_policy("first").unwrap();
+    Ticket {
+        id,
+        service: service.clone(),
+        pool,
+        need,
+        policy: (first.decode)(&mut block).unwrap().build().unwrap(),
+        kind: None,
+        price: PricePlan::default(),
+        before_s: 0.0,
+        excluded: Vec::new(),
+        barred: Vec::new(),
+        turn: Turn::Held(now),
+        since: now,
+        share: Share::default(),
+        patience: Duration::ZERO,
+        expected: Span::default(),
+        queue: QueueLimits {
+            max: 9,
+            max_wait: Duration::MAX,
+        },
+    }
 }
