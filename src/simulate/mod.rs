@@ -25,3 +25,6 @@ pub use report::{GroupReport, NodeReport, Report, Stats};
 pub use setup::{Class, Cost, Setup, policy, same_card};
 pub use table::Table;
 pub use trace::{Arrival, Shape, Trace};
+
+#[cfg(test)]
+mod tests;
