@@ -390,7 +390,7 @@ fn percent(share: f64) -> String {
 
 fn usd(usd: f64) -> String {
     match usd {
-        usd if usd == 0.0 => "0".into(),
+        0.0 => "0".into(),
         usd if usd < 1.0 => format!("{usd:.4}"),
         usd => format!("{usd:.2}"),
     }
