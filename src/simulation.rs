@@ -119,6 +119,7 @@ impl Farm {
                     h2: false,
                 },
                 slots: 1 + self.below(3) as u32,
+                takes: fleet::Takes::default(),
                 drained: self.below(10) == 0,
                 health: HealthPlan {
                     rise: 1,
@@ -197,6 +198,7 @@ impl Farm {
             },
             since: self.now,
             before_s: 0.0,
+            barred: Vec::new(),
             share: Share::default(),
             patience: Duration::from_secs(600),
             expected: Span::new(self.below(9) as f64, 1.0),

@@ -34,3 +34,5 @@ pub use diff::{Change, Diff, diff};
 pub use load::{Loaded, load, load_text};
 pub use problem::Problem;
 pub use schema::schema;
+
+pub(crate) use problem::suggest;

@@ -1,17 +1,15 @@
 //! What stands behind the one lock: fleet, schedule, and what joins them.
 
-use super::lease::Lease;
 use super::rooms::{Over, Rooms};
 use super::upstream::Upstream;
-use super::world::LiveService;
+use super::waiters::{Tell, Waiter, Waiters};
 use crate::fleet;
 use crate::schedule::{self, TicketId};
 use crate::store::JobId;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
-use tabane_api::{EndpointId, Need, Refusal};
-use tokio::sync::oneshot;
+use tabane_api::{EndpointId, Refusal};
 
 /// Fleet and schedule under one lock.
 pub(super) struct Core {
@@ -19,25 +17,9 @@ pub(super) struct Core {
     pub(super) upstreams: HashMap<EndpointId, Arc<Upstream>>,
     /// Those that a file moved away from, for as long as requests keep them.
     pub(super) moved: Vec<Weak<Upstream>>,
-    pub(super) waiters: HashMap<TicketId, Waiter>,
+    pub(super) waiters: Waiters,
     /// The tickets of jobs that wait.
     pub(super) jobs: HashMap<JobId, TicketId>,
-}
-
-/// Someone whose ticket waits.
-pub(super) struct Waiter {
-    pub(super) tell: Tell,
-    pub(super) ticket: TicketId,
-    pub(super) service: Arc<LiveService>,
-    pub(super) need: Need,
-}
-
-/// Who is told that a ticket's turn has come.
-pub(super) enum Tell {
-    /// A client that holds its connection.
-    Client(oneshot::Sender<Result<Lease, Refusal>>),
-    /// A job: an attempt begins.
-    Job(JobId),
 }
 
 /// What is left to do when the lock is open again.

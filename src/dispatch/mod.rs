@@ -9,6 +9,8 @@ mod attempt;
 mod budget;
 mod clockwork;
 mod core;
+mod fit;
+mod hopeless;
 mod journey;
 mod lease;
 mod measure;
@@ -20,14 +22,17 @@ mod room;
 mod rooms;
 mod route;
 mod runner;
+mod shortages;
 mod spending;
 #[cfg(test)]
 mod tests;
 mod times;
 mod upstream;
 mod view;
+mod waiters;
 mod world;
 
+pub use fit::{Lack, Miss};
 pub use journey::{Journey, Step};
 pub use lease::{Lease, Revocation};
 pub use pools::Pools;
@@ -38,7 +43,7 @@ pub use upstream::Upstream;
 pub use view::{CandidateView, Explanation, NodeView, PoolView, ServiceView};
 pub use world::{ListenerKey, LiveService, World, listener_keys};
 
-use self::core::{Core, Outbox, Tell};
+use self::core::{Core, Outbox};
 use crate::config::plan::Plan;
 use crate::fleet::{self, End};
 use crate::schedule::{self, Schedule};
@@ -55,6 +60,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Need, NodeClient, ProbeError, Stopped, Vitals};
 use tokio::sync::{Notify, watch};
+use waiters::{Tell, Waiters};
 
 /// The gateway's middle: a handle, cheap to clone.
 #[derive(Clone)]
@@ -117,7 +123,7 @@ impl Dispatch {
                 rooms,
                 upstreams: HashMap::new(),
                 moved: Vec::new(),
-                waiters: HashMap::new(),
+                waiters: Waiters::default(),
                 jobs: HashMap::new(),
             }),
             world: ArcSwap::from_pointee(None),
@@ -146,6 +152,7 @@ impl Dispatch {
             // Whoever waits is served by the new pools, so these come first.
             let actions = core.rooms.install(&world.plan, now);
             core.place_upstreams();
+            core.refuse_hopeless(now, out);
             core.match_waiting(now, out);
             out.fleet.extend(actions);
             shared.world.store(Arc::new(Some(world.clone())));

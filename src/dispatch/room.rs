@@ -1,10 +1,12 @@
+use super::fit;
 use super::pools::Pools;
+use super::shortages::Shortages;
 use super::spending::{self, Spending};
 use super::times::Times;
 use crate::fleet::{Endpoint, Fleet};
 use crate::schedule::{PoolId, Room, Row, Ticket};
 use std::time::Instant;
-use tabane_api::{Candidate, EndpointId, Mode, Need, NodeFacts, Terms};
+use tabane_api::{Candidate, EndpointId, Mode, Need, Terms};
 
 /// Where fleet and schedule meet: who could serve a ticket at what cost, and the taking of a slot.
 pub(super) struct FleetRoom<'a> {
@@ -12,6 +14,7 @@ pub(super) struct FleetRoom<'a> {
     pub(super) pools: &'a Pools,
     pub(super) times: &'a mut Times,
     pub(super) spending: &'a mut Spending,
+    pub(super) shortages: &'a Shortages,
     pub(super) now: Instant,
 }
 
@@ -19,11 +22,14 @@ impl Room for FleetRoom<'_> {
     fn candidates<'b>(&'b self, ticket: &Ticket, into: &mut Vec<Candidate<'b>>) {
         let asks = ticket.policy.mode() != Mode::Load && ticket.need.slots > 0;
         let row = asks.then(|| self.times.row(&ticket.service, &ticket.need));
+        let need = &ticket.need;
+        let short = self.shortages.of(&ticket.service, need);
         for &(id, weight) in self.pools.members(ticket.pool) {
             let Some(endpoint) = self.fleet.get(id).filter(|e| e.is_usable()) else {
                 continue;
             };
-            if lacks(&ticket.need, endpoint.node()).is_some() {
+            let spared = short.is_none_or(|short| short.spares(&endpoint.node().name, self.now));
+            if !spared || !fit::fits(need, endpoint) {
                 continue;
             }
             let mut candidate = endpoint.candidate(weight);
@@ -134,23 +140,4 @@ impl FleetRoom<'_> {
 /// How much of a node so many of its slots are.
 pub(super) fn share(slots: u32, of: u32) -> f64 {
     f64::from(slots) / f64::from(of.max(1))
-}
-
-/// What a node lacks for a need; `None` when it fits.
-pub(super) fn lacks(need: &Need, node: &NodeFacts) -> Option<String> {
-    if node.vram_mib < need.vram_mib {
-        return Some(format!(
-            "it needs {} MiB of GPU memory, node `{}` has {}",
-            need.vram_mib, node.name, node.vram_mib
-        ));
-    }
-    need.labels
-        .iter()
-        .find(|(name, value)| node.labels.get(name) != Some(value))
-        .map(|(name, value)| {
-            format!(
-                "it needs the label `{name}: {value}`, which node `{}` does not carry",
-                node.name
-            )
-        })
 }

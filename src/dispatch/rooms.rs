@@ -1,13 +1,16 @@
 //! The rooms of floor 2, and where they meet: pure, on any clock, so that what is simulated is what is done.
 
+use super::fit::{self, Miss};
 use super::pools::Pools;
-use super::room::{FleetRoom, lacks, share};
+use super::room::{FleetRoom, share};
+use super::shortages::Shortages;
 use super::spending::Spending;
 use super::times::{Held, Times};
 use crate::config::plan::Plan;
 use crate::fleet::{self, End, Fleet};
-use crate::schedule::{self, Decision, PoolId, Schedule, TicketId};
+use crate::schedule::{self, Decision, PoolId, Schedule, Ticket, TicketId};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Need};
 
@@ -23,6 +26,10 @@ pub struct Rooms {
     pub times: Times,
     /// What services spend.
     spending: Spending,
+    /// Which classes ran out of memory where.
+    pub shortages: Shortages,
+    /// Whether any endpoint has a largest size.
+    sized: bool,
     /// What was decided last.
     decided: VecDeque<Decision>,
 }
@@ -60,6 +67,8 @@ impl Rooms {
             pools: Pools::default(),
             times: Times::default(),
             spending: Spending::default(),
+            shortages: Shortages::default(),
+            sized: false,
             decided: VecDeque::new(),
         }
     }
@@ -122,12 +131,16 @@ impl Rooms {
         {
             ticket.before_s = self.unpaid_wait_s(ticket, now);
         }
+        if let schedule::Event::Arrived(ticket) = &mut event {
+            ticket.barred = self.barred(ticket, now);
+        }
         self.times.refresh();
         let mut room = FleetRoom {
             fleet: &mut self.fleet,
             pools: &self.pools,
             times: &mut self.times,
             spending: &mut self.spending,
+            shortages: &self.shortages,
             now,
         };
         let actions = self.schedule.apply(event, &mut room, now);
@@ -139,14 +152,24 @@ impl Rooms {
 
     /// When time alone changes something.
     pub fn next_due(&self) -> Option<Instant> {
-        let dues = [self.fleet.next_due(), self.schedule.next_due()];
+        let dues = [
+            self.fleet.next_due(),
+            self.schedule.next_due(),
+            self.shortages.next_due(),
+        ];
         dues.into_iter().flatten().min()
     }
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Instant) -> (Vec<fleet::Action>, Vec<schedule::Action>) {
         let (actions, mut given) = self.apply(fleet::Event::Tick, now);
-        if self.schedule.next_due().is_some_and(|due| due <= now) {
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let lapsed = is_due(self.shortages.next_due());
+        if lapsed {
+            self.shortages.lapse(now);
+            self.rebar(now);
+        }
+        if lapsed || is_due(self.schedule.next_due()) {
             given.extend(self.schedule(schedule::Event::Freed, now));
         }
         (actions, given)
@@ -200,19 +223,110 @@ impl Rooms {
     fn regroup(&mut self, now: Instant) {
         let domains = self.pools.domains(&self.fleet);
         self.schedule(schedule::Event::Domains(domains), now);
+        self.rebar(now);
+    }
+
+    /// Who waits may be barred from other endpoints than before: the plan changed, or what was learned of memory.
+    pub fn rebar(&mut self, now: Instant) {
+        let mut all = self.fleet.all();
+        self.sized = all.any(|endpoint| endpoint.takes().max_size.is_some());
+        let (fleet, pools, shortages, sized) =
+            (&self.fleet, &self.pools, &self.shortages, self.sized);
+        self.schedule
+            .rebar(|ticket| barred((fleet, pools, shortages), ticket, sized, now));
     }
 
     /// Why no endpoint of the pool could ever serve a need; `None` when one could, or when there is none at all.
     pub fn nobody_fits(&self, pool: PoolId, need: &Need) -> Option<String> {
-        let members = self.pools.members(pool).iter();
-        let mut nodes = members
-            .filter_map(|(id, _)| self.fleet.get(*id))
-            .map(fleet::Endpoint::node);
-        let first = lacks(need, nodes.next()?)?;
-        nodes
-            .all(|node| lacks(need, node).is_some())
-            .then_some(first)
+        let misses = self.misses(pool, need, |miss, _| {
+            miss.lacks.retain(fit::Lack::lasts);
+        })?;
+        Some(fit::why(&misses))
     }
+
+    /// Why no endpoint of the pool could serve a need of this service today: of those that could, its class ran out of memory.
+    pub fn nobody_bears(
+        &self,
+        service: &Arc<str>,
+        pool: PoolId,
+        need: &Need,
+        now: Instant,
+    ) -> Option<String> {
+        let short = self.shortages.of(service, need)?;
+        let misses = self.misses(pool, need, |miss, endpoint| {
+            miss.lacks.retain(fit::Lack::lasts);
+            miss.lacks
+                .extend(short.lack(&need.class, &endpoint.node().name, now));
+        })?;
+        Some(fit::why(&misses))
+    }
+
+    /// What an endpoint lacks for a need of this service now; `None`: it fits.
+    pub fn miss(
+        &self,
+        service: &Arc<str>,
+        need: &Need,
+        endpoint: &fleet::Endpoint,
+        now: Instant,
+    ) -> Option<Miss> {
+        let short = self.shortages.of(service, need);
+        let learned = short.and_then(|s| s.lack(&need.class, &endpoint.node().name, now));
+        let lacks: Vec<fit::Lack> = fit::lacks(need, endpoint).chain(learned).collect();
+        (!lacks.is_empty()).then(|| Miss {
+            endpoint: endpoint.name().clone(),
+            lacks,
+        })
+    }
+
+    /// What each endpoint of the pool lacks, of what `counts` leaves or adds; `None` when one lacks nothing, or the pool is
+    /// empty.
+    fn misses(
+        &self,
+        pool: PoolId,
+        need: &Need,
+        counts: impl Fn(&mut Miss, &fleet::Endpoint),
+    ) -> Option<Vec<Miss>> {
+        let members = self.pools.members(pool).iter();
+        let mut misses = Vec::new();
+        for endpoint in members.filter_map(|(id, _)| self.fleet.get(*id)) {
+            let mut miss = Miss {
+                endpoint: endpoint.name().clone(),
+                lacks: fit::lacks(need, endpoint).collect(),
+            };
+            counts(&mut miss, endpoint);
+            if miss.lacks.is_empty() {
+                return None;
+            }
+            misses.push(miss);
+        }
+        (!misses.is_empty()).then_some(misses)
+    }
+
+    fn barred(&self, ticket: &Ticket, now: Instant) -> Vec<EndpointId> {
+        let rooms = (&self.fleet, &self.pools, &self.shortages);
+        barred(rooms, ticket, self.sized, now)
+    }
+}
+
+/// The endpoints that others with a ticket's needs may get, and it may not.
+fn barred(
+    (fleet, pools, shortages): (&Fleet, &Pools, &Shortages),
+    ticket: &Ticket,
+    sized: bool,
+    now: Instant,
+) -> Vec<EndpointId> {
+    let short = shortages.of(&ticket.service, &ticket.need);
+    if short.is_none() && !sized {
+        return Vec::new();
+    }
+    let members = pools.members(ticket.pool).iter();
+    let endpoints = members.filter_map(|(id, _)| fleet.get(*id));
+    let out = endpoints.filter(|endpoint| {
+        let most = endpoint.takes().max_size;
+        most.is_some_and(|most| ticket.need.size > most)
+            || short.is_some_and(|short| !short.spares(&endpoint.node().name, now))
+    });
+    out.map(fleet::Endpoint::id).collect()
 }
 
 /// The fleet's view of a plan.
@@ -234,6 +348,10 @@ fn specs(plan: &Plan) -> Vec<fleet::Spec> {
                 node: plan.nodes[endpoint.node].facts.clone(),
                 target: endpoint.target.clone(),
                 slots: endpoint.slots,
+                takes: fleet::Takes {
+                    models: endpoint.models.clone(),
+                    max_size: endpoint.max_size,
+                },
                 drained: plan.nodes[endpoint.node].drained,
                 health: plan.services[endpoint.probed_by?].health,
                 drain,

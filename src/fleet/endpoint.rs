@@ -16,12 +16,23 @@ pub struct Spec {
     pub target: Target,
     /// How many requests at once.
     pub slots: u32,
+    /// What it takes.
+    pub takes: Takes,
     /// Whether the file keeps its node from new work.
     pub drained: bool,
     /// When it counts as well.
     pub health: HealthPlan,
     /// How long it may go on with what it has once it is removed.
     pub drain: Duration,
+}
+
+/// What an endpoint takes, by the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Takes {
+    /// The models that it has; `None`: what its probe says.
+    pub models: Option<Arc<[Arc<str>]>>,
+    /// The largest request, in the unit of its class; `None`: any.
+    pub max_size: Option<f64>,
 }
 
 /// An endpoint as it is now.
@@ -152,6 +163,11 @@ impl Endpoint {
     /// How many requests at once.
     pub fn slots(&self) -> u32 {
         self.spec.slots
+    }
+
+    /// What it takes.
+    pub fn takes(&self) -> &Takes {
+        &self.spec.takes
     }
 
     /// Slots taken: at work and cooling.

@@ -16,7 +16,7 @@
 mod endpoint;
 mod health;
 
-pub use endpoint::{Endpoint, Spec, State};
+pub use endpoint::{Endpoint, Spec, State, Takes};
 pub use health::Why;
 
 use endpoint::Cooling;
@@ -316,6 +316,10 @@ impl Fleet {
                 if let Some(busy) = vitals.busy
                     && endpoint.cool_to(busy, started)
                 {
+                    actions.push(Action::Freed);
+                }
+                // Somebody may wait for a model that it shows from now on.
+                if endpoint.vitals.models != vitals.models {
                     actions.push(Action::Freed);
                 }
                 endpoint.vitals = Arc::new(vitals);

@@ -34,6 +34,7 @@ struct Want {
     labels: Vec<(Arc<str>, Arc<str>)>,
     key: Option<u64>,
     excluded: Vec<EndpointId>,
+    barred: Vec<EndpointId>,
     model: Option<Arc<str>>,
     /// Service and class, where the choice asks for times.
     class: Option<(Arc<str>, Arc<str>)>,
@@ -178,6 +179,7 @@ impl Want {
             labels: ticket.need.labels.clone(),
             key: ticket.need.key,
             excluded: ticket.excluded.clone(),
+            barred: ticket.barred.clone(),
             model: ticket.need.model.clone(),
             class: (ticket.policy.mode() != Mode::Load)
                 .then(|| (ticket.service.clone(), ticket.need.class.clone())),

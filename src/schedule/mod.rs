@@ -622,6 +622,24 @@ impl Schedule {
         }
     }
 
+    /// Who may not go where has changed: those who wait stand among their equals again.
+    pub fn rebar(&mut self, barred: impl Fn(&Ticket) -> Vec<EndpointId>) {
+        let all: Vec<TicketId> = self.waiting.keys().copied().collect();
+        for id in all {
+            let Some(now) = self.ticket(id).map(&barred) else {
+                continue;
+            };
+            if self.ticket(id).is_some_and(|ticket| ticket.barred != now)
+                && let Some(ticket) = self.remove(id)
+            {
+                self.insert(Ticket {
+                    barred: now,
+                    ..ticket
+                });
+            }
+        }
+    }
+
     fn insert(&mut self, ticket: Ticket) {
         let service = self.service(&ticket.service);
         service.held += usize::from(!ticket.is_stored());

@@ -71,6 +71,9 @@ pub struct Ticket {
     pub price: PricePlan,
     /// Endpoints that failed it before.
     pub excluded: Vec<EndpointId>,
+    /// Endpoints that others with its needs may get, and it may not: it is too large for them, or its class is. Who has
+    /// others of these stands in another lane.
+    pub barred: Vec<EndpointId>,
     /// Its turn among the equally urgent.
     pub turn: Turn,
     /// Since when it waits, over all its attempts.

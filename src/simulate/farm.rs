@@ -286,6 +286,7 @@ impl<'a> Farm<'a> {
             kind: Some(self.setup.kinds[class.service].clone()),
             price: service.price,
             before_s: 0.0,
+            barred: Vec::new(),
             excluded: self.states[job].excluded.clone(),
             turn,
             since,

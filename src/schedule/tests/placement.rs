@@ -123,6 +123,7 @@ impl World {
             turn: Turn::Stored(self.next as i64),
             since: self.now(),
             before_s: 0.0,
+            barred: Vec::new(),
             share: Share::default(),
             patience: SECOND * 600,
             expected: Span::default(),
