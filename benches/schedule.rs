@@ -6,8 +6,7 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tabane::schedule::register;
 use tabane::simulate::{
     Change, Farm, GroupReport, Options, Report, Setup, Shape, Stats, Table, Trace, What,
@@ -135,11 +134,9 @@ fn compare(
             median(reports, &|r| r.loads_per_job),
             median(reports, &|r| r.usd_per_job),
         );
-        let of_bound: [(&str, fn(&Report) -> Option<f64>); 2] = [
-            ("throughput/LP", |r| r.throughput_of_bound),
-            ("makespan/LP", |r| r.makespan_of_bound),
-        ];
-        for (what, of) in of_bound {
+        let of_bound: [fn(&Report) -> Option<f64>; 2] =
+            [|r| r.throughput_of_bound, |r| r.makespan_of_bound];
+        for (of, what) in of_bound.into_iter().zip(["throughput/LP", "makespan/LP"]) {
             if reports.iter().all(|report| of(report).is_some()) {
                 let share = median(reports, &|r| of(r).unwrap_or_default());
                 let _ = write!(out, "  {what} {share:.3}");
@@ -247,28 +244,25 @@ fn in_parallel(
     seeds: u64,
     run: &(dyn Fn(u64) -> Result<Report, String> + Sync),
 ) -> Result<Vec<Report>, String> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::new());
+    let next = AtomicU64::new(1);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let some = || {
+        let taken = std::iter::from_fn(|| {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            (seed <= seeds).then(|| Ok((seed, run(seed)?)))
+        });
+        taken.collect::<Result<Vec<_>, String>>()
+    };
+    let mut done = Vec::new();
     std::thread::scope(|scope| {
-        for _ in 0..threads.min(seeds as usize) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed) as u64 + 1;
-                    if seed > seeds {
-                        return;
-                    }
-                    let report = run(seed);
-                    if let Ok(mut done) = done.lock() {
-                        done.push((seed, report));
-                    }
-                }
-            });
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+        for thread in running {
+            done.extend(thread.join().map_err(|_| "a run panicked")??);
         }
-    });
-    let mut done = done.into_inner().map_err(|_| "a run panicked")?;
+        Ok::<(), String>(())
+    })?;
     done.sort_by_key(|(seed, _)| *seed);
-    done.into_iter().map(|(_, report)| report).collect()
+    Ok(done.into_iter().map(|(_, report)| report).collect())
 }
 
 fn median(reports: &[Report], of: &dyn Fn(&Report) -> f64) -> f64 {

@@ -10,6 +10,7 @@ mod chance;
 mod farm;
 mod known;
 mod machine;
+mod outcome;
 mod recorded;
 mod report;
 mod setup;
@@ -18,8 +19,9 @@ mod table;
 mod trace;
 
 pub use bound::{Bound, Supply, bound};
-pub use farm::{Change, Farm, Options, Outcome, Run, What};
+pub use farm::Farm;
 pub use known::Known;
+pub use outcome::{Change, Options, Outcome, Run, What};
 pub use recorded::{Recorded, Request};
 pub use report::{GroupReport, NodeReport, Report, Stats};
 pub use setup::{Class, Cost, Setup, policy, same_card};

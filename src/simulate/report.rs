@@ -1,5 +1,5 @@
 use super::bound::bound;
-use super::farm::{Outcome, Run};
+use super::outcome::{Outcome, Run};
 use super::setup::Setup;
 use super::trace::{Arrival, Trace};
 use serde::Serialize;
@@ -366,6 +366,8 @@ fn nodes(setup: &Setup, outcome: &Outcome) -> Vec<NodeReport> {
 fn name_of(setup: &Setup, class: usize) -> String {
     let class = &setup.classes[class];
     match setup.plan.services.len() {
+        // What its kind gives no name is one class, too.
+        1 if class.name.is_empty() => "-".into(),
         1 => class.name.to_string(),
         _ => format!("{}/{}", setup.plan.services[class.service].name, class.name),
     }
