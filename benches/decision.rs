@@ -85,6 +85,7 @@ fn ticket(id: u64, class: usize, policy: &Arc<dyn Policy>, now: Instant) -> Tick
     };
     Ticket {
         id: TicketId(id),
+        asked_as: AskedAs::Number,
         service: "any".into(),
         pool: PoolId(0),
         need,

@@ -181,6 +181,7 @@ impl Farm {
         };
         let ticket = Ticket {
             id: TicketId(self.next),
+            asked_as: AskedAs::Number,
             service: ["one", "two"][service].into(),
             pool: PoolId(service as u32),
             need,

@@ -1,5 +1,7 @@
 use super::guard::{error, guard};
 use super::{Means, jobs, stream};
+use crate::dispatch::Question;
+use crate::telemetry::PoolGauge;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
@@ -24,6 +26,7 @@ pub(super) fn router(means: Means) -> Router {
         .route("/api/v1/queue", get(queue))
         .route("/api/v1/config", get(config))
         .route("/api/v1/explain", get(explain))
+        .route("/api/v1/scale/{pool}", get(scale))
         .route("/api/v1/events", get(stream::events))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/jobs", any(jobs::call))
@@ -60,9 +63,17 @@ async fn ready(State(means): State<Means>) -> Response {
 
 async fn metrics(State(means): State<Means>) -> Response {
     let dispatch = &means.dispatch;
+    let scales = dispatch.scales().into_iter();
+    let pools: Vec<PoolGauge> = scales
+        .map(|scale| PoolGauge {
+            pool: scale.pool,
+            desired: scale.desired,
+        })
+        .collect();
     let text = dispatch.metrics().render(
         &dispatch.gauges(),
         &dispatch.service_gauges(),
+        &pools,
         (means.gauges)(),
     );
     (
@@ -178,37 +189,84 @@ async fn config(State(means): State<Means>) -> Response {
     .into_response()
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct ExplainQuery {
-    service: String,
-    #[serde(default = "root")]
-    path: String,
-}
-
-fn root() -> String {
-    "/".into()
+    service: Option<String>,
+    path: Option<String>,
+    class: Option<String>,
+    model: Option<String>,
+    size: Option<f64>,
+    tenant: Option<String>,
+    job: Option<String>,
+    request: Option<String>,
+    ticket: Option<u64>,
 }
 
 async fn explain(
     State(means): State<Means>,
     query: Result<Query<ExplainQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
-    let Ok(Query(query)) = query else {
+    let asked = query.ok().and_then(|Query(query)| question(query));
+    let Some(asked) = asked else {
         return error(
             StatusCode::BAD_REQUEST,
             "bad_request",
-            "say which service: `/api/v1/explain?service=NAME&path=/…`",
+            "say what about: `/api/v1/explain?service=NAME&path=/…`, `?job=ID`, `?request=ID` or `?ticket=N`",
         );
     };
-    match means.dispatch.explain(&query.service, &query.path) {
-        Some(explanation) => Json(explanation).into_response(),
-        None => error(
+    if let Some(explanation) = means.dispatch.explain(&asked) {
+        return Json(explanation).into_response();
+    }
+    match asked {
+        Question::Would { service, .. } => error(
             StatusCode::NOT_FOUND,
             "no_such_service",
-            &format!(
-                "no service is named `{}`; `GET /api/v1/services` lists them",
-                query.service
-            ),
+            &format!("no service is named `{service}`; `GET /api/v1/services` lists them"),
+        ),
+        _ => error(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "nothing is known of it: it does not wait, and is none of the last 4096 that were given a node since the start",
+        ),
+    }
+}
+
+fn question(query: ExplainQuery) -> Option<Question> {
+    let ExplainQuery {
+        service,
+        path,
+        class,
+        model,
+        size,
+        tenant,
+        job,
+        request,
+        ticket,
+    } = query;
+    match (service, job, request, ticket) {
+        (Some(service), None, None, None) => Some(Question::Would {
+            service,
+            path: path.unwrap_or_else(|| "/".into()),
+            class,
+            model,
+            size,
+            tenant,
+        }),
+        (None, Some(job), None, None) => Some(Question::Job(job)),
+        (None, None, Some(request), None) => Some(Question::Request(request)),
+        (None, None, None, Some(ticket)) => Some(Question::Ticket(ticket)),
+        _ => None,
+    }
+}
+
+async fn scale(State(means): State<Means>, Path(pool): Path<String>) -> Response {
+    match means.dispatch.scale(&pool) {
+        Some(scale) => Json(scale).into_response(),
+        None => error(
+            StatusCode::NOT_FOUND,
+            "no_such_pool",
+            &format!("no service uses a pool `{pool}`; `GET /api/v1/pools` lists them"),
         ),
     }
 }

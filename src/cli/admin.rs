@@ -1,6 +1,7 @@
 //! Commands that talk to a running gateway.
 
 use super::AdminArgs;
+use super::explain;
 use super::remote::{Remote, done, percent};
 use crate::app::App;
 use clap::{Args, Subcommand};
@@ -33,11 +34,33 @@ enum NodesCommand {
 
 #[derive(Args)]
 pub(super) struct ExplainArgs {
-    /// The service
-    service: String,
+    /// The service, for a request that nobody made yet
+    #[arg(required_unless_present_any = ["job", "request"])]
+    service: Option<String>,
     /// The path asked for
     #[arg(default_value = "/")]
     path: String,
+    /// Its class, where the path does not say
+    #[arg(long)]
+    class: Option<String>,
+    /// The model it needs
+    #[arg(long)]
+    model: Option<String>,
+    /// How much work it is
+    #[arg(long)]
+    size: Option<f64>,
+    /// Who would ask
+    #[arg(long)]
+    tenant: Option<String>,
+    /// A job, that waits or has run
+    #[arg(long, value_name = "ID", conflicts_with_all = ["service", "request"])]
+    job: Option<String>,
+    /// A request, by its X-Request-Id
+    #[arg(long, value_name = "ID", conflicts_with = "service")]
+    request: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     at: AdminArgs,
 }
@@ -88,42 +111,37 @@ pub(super) fn reload(app: &App, args: &AdminArgs) -> ExitCode {
 
 /// Says why a request would go where it would go.
 pub(super) fn explain(app: &App, args: &ExplainArgs) -> ExitCode {
-    let asked = Remote::find(app, &args.at).and_then(|remote| {
-        let query = |text: &str| percent(text);
-        let told: Value = serde_json::from_str(&remote.get(&format!(
-            "/api/v1/explain?service={}&path={}",
-            query(&args.service),
-            query(&args.path)
-        ))?)?;
-        println!(
-            "{:<28} {:>6} {:>5} {:>8}  verdict",
-            "endpoint", "weight", "used", "load"
-        );
-        for candidate in told["candidates"].as_array().into_iter().flatten() {
-            let name = candidate["endpoint"].as_str().unwrap_or_default();
-            let used = format!("{}/{}", candidate["used"], candidate["slots"]);
-            let verdict = match candidate["excluded"].as_str() {
-                Some(why) => why,
-                None if told["would_pick"].as_str() == Some(name) => "picked",
-                None => "",
-            };
-            println!(
-                "{name:<28} {:>6} {used:>5} {:>8.3}  {verdict}",
-                candidate["weight"],
-                candidate["load"].as_f64().unwrap_or_default()
-            );
+    done(Remote::find(app, &args.at).and_then(|remote| {
+        let text = remote.get(&format!("/api/v1/explain?{}", args.query()))?;
+        if args.json {
+            println!("{text}");
+        } else {
+            explain::print(&serde_json::from_str(&text)?);
         }
-        let pick = told["would_pick"].as_str().map_or_else(
-            || "it would wait".to_owned(),
-            |pick| format!("it would go to {pick}"),
-        );
-        println!(
-            "policy {}, class {}: {pick}; {} waiting",
-            told["policy"], told["class"], told["waiting"]
-        );
         Ok(())
-    });
-    done(asked)
+    }))
+}
+
+impl ExplainArgs {
+    fn query(&self) -> String {
+        let size = self.size.map(|size| size.to_string());
+        let path = self.service.is_some().then(|| self.path.clone());
+        let all = [
+            ("service", &self.service),
+            ("path", &path),
+            ("class", &self.class),
+            ("model", &self.model),
+            ("size", &size),
+            ("tenant", &self.tenant),
+            ("job", &self.job),
+            ("request", &self.request),
+        ];
+        let said = all.iter().filter_map(|(name, value)| {
+            let value = value.as_deref()?;
+            Some(format!("{name}={}", percent(value)))
+        });
+        said.collect::<Vec<_>>().join("&")
+    }
 }
 
 fn list(nodes: &Value) {

@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 good, 1 bad, 2 usage.
 
 mod admin;
+mod explain;
 mod jobs;
 mod manager;
 mod quick;

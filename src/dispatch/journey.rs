@@ -7,7 +7,7 @@ use crate::access::Identity;
 use crate::config::plan::{JobsMode, Priority, RouteOptions};
 use crate::fleet::End;
 use crate::jobs;
-use crate::schedule::{self, QueueLimits, Share, Span, Ticket, TicketId, Turn};
+use crate::schedule::{self, AskedAs, QueueLimits, Share, Span, Ticket, TicketId, Turn};
 use crate::telemetry::Event;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -41,6 +41,8 @@ pub struct Journey {
     share: Share,
     /// How many requests of its tenant may wait at once.
     max_waiting: Option<usize>,
+    /// Its id, by which an operator may ask about it.
+    id: HeaderValue,
     /// Endpoints that failed it.
     excluded: Vec<EndpointId>,
     arrived: Instant,
@@ -106,6 +108,7 @@ impl Dispatch {
             cap: world.priority_cap(&caller.tenant),
             share: world.share(&caller.tenant),
             max_waiting: world.max_waiting(&caller.tenant),
+            id: HeaderValue::from_static("-"),
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -160,6 +163,7 @@ impl Dispatch {
             cap: world.priority_cap(&ask.caller.tenant),
             share: world.share(&ask.caller.tenant),
             max_waiting: world.max_waiting(&ask.caller.tenant),
+            id: HeaderValue::from_static("-"),
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -191,6 +195,7 @@ impl Dispatch {
         let queue = journey.service.plan.queue;
         let ticket = Ticket {
             id,
+            asked_as: AskedAs::Request(journey.id.clone()),
             service: journey.service.plan.name.clone(),
             pool: journey.service.pool,
             need: journey.need.clone(),
@@ -389,6 +394,11 @@ impl Journey {
     /// Takes no slot from here on: it is a socket, or something as idle.
     pub fn without_slot(&mut self) {
         self.need.slots = 0;
+    }
+
+    /// It is called so.
+    pub fn called(&mut self, id: HeaderValue) {
+        self.id = id;
     }
 
     /// This endpoint failed it: the next attempt goes elsewhere if there is an elsewhere.

@@ -9,6 +9,7 @@ mod attempt;
 mod budget;
 mod clockwork;
 mod core;
+mod explain;
 mod fit;
 mod hopeless;
 mod journey;
@@ -22,6 +23,7 @@ mod room;
 mod rooms;
 mod route;
 mod runner;
+mod scale;
 mod shortages;
 mod spending;
 #[cfg(test)]
@@ -32,15 +34,17 @@ mod view;
 mod waiters;
 mod world;
 
+pub use explain::{CandidateView, Explanation, Question};
 pub use fit::{Lack, Miss};
 pub use journey::{Journey, Step};
 pub use lease::{Lease, Revocation};
 pub use pools::Pools;
 pub use rooms::{Over, Rooms};
 pub use route::normalise;
+pub use scale::ScaleView;
 pub use times::Times;
 pub use upstream::Upstream;
-pub use view::{CandidateView, Explanation, NodeView, PoolView, ServiceView};
+pub use view::{NodeView, PoolView, ServiceView};
 pub use world::{ListenerKey, LiveService, World, listener_keys};
 
 use self::core::{Core, Outbox};

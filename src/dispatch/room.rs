@@ -66,6 +66,19 @@ impl Room for FleetRoom<'_> {
         Some(node_s)
     }
 
+    fn unfit(&self, ticket: &Ticket) -> Vec<(EndpointId, String)> {
+        let members = self.pools.members(ticket.pool);
+        // Forwarded requests come by the thousand each second.
+        if members.len() > LOOKED_AT && ticket.policy.mode() == Mode::Load {
+            return Vec::new();
+        }
+        let looked = members.iter().filter_map(|(id, weight)| {
+            let endpoint = self.fleet.get(*id)?;
+            Some((*id, self.why_not(ticket, endpoint, *weight)?))
+        });
+        looked.collect()
+    }
+
     fn has_room(&self, pool: PoolId) -> bool {
         let members = self.pools.members(pool).iter();
         let mut usable = members
@@ -82,6 +95,9 @@ impl Room for FleetRoom<'_> {
         slots
     }
 }
+
+/// Of larger pools, who does not fit is not noted where the policy goes by load.
+const LOOKED_AT: usize = 16;
 
 /// When a slot that cools is taken to be free.
 const COOLING_S: f64 = 1.0;
@@ -107,6 +123,48 @@ impl FleetRoom<'_> {
             }
             spending::forbids(ticket, &priced, soonest_s, spent_usd, self.now).is_none()
         });
+    }
+
+    /// Why an endpoint is no candidate for a ticket; `None`: it is one.
+    pub(super) fn why_not(
+        &self,
+        ticket: &Ticket,
+        endpoint: &Endpoint,
+        weight: u32,
+    ) -> Option<String> {
+        if !endpoint.is_usable() {
+            return Some(format!("it is {}", endpoint.state().word()));
+        }
+        let need = &ticket.need;
+        let short = self.shortages.of(&ticket.service, need);
+        let short = short.and_then(|s| s.lack(&need.class, &endpoint.node().name, self.now));
+        if let Some(lack) = fit::lacks(need, endpoint).chain(short).next() {
+            return Some(format!("it {lack}"));
+        }
+        if endpoint.node().usd_per_hour > 0.0 && need.slots > 0 {
+            let row = self.times.row(&ticket.service, need);
+            let mut candidate = endpoint.candidate(weight);
+            candidate.terms = self.times.terms(row, need, &candidate, &ticket.price);
+            let spent_usd = self.spending.in_last_hour(&ticket.service, self.now);
+            let soonest_s = self.soonest_unpaid_s(ticket);
+            let unpaid = spending::forbids(ticket, &candidate, soonest_s, spent_usd, self.now);
+            if let Some(unpaid) = unpaid {
+                return Some(unpaid.to_string());
+            }
+        }
+        let failed = ticket.excluded.contains(&endpoint.id());
+        failed.then(|| "it failed this before".into())
+    }
+
+    /// When an endpoint without a price could take a ticket; `None`: none is there.
+    fn soonest_unpaid_s(&self, ticket: &Ticket) -> Option<f64> {
+        let members = self.pools.members(ticket.pool).iter();
+        let unpaid = members.filter_map(|(id, weight)| {
+            let endpoint = self.fleet.get(*id).filter(|e| e.is_usable())?;
+            let fits = endpoint.node().usd_per_hour <= 0.0 && fit::fits(&ticket.need, endpoint);
+            fits.then(|| self.wait_s(&endpoint.candidate(*weight), &ticket.need))
+        });
+        unpaid.min_by(f64::total_cmp)
     }
 
     /// Until the need's slots are free, seconds.

@@ -8,11 +8,11 @@ use super::spending::Spending;
 use super::times::{Held, Times};
 use crate::config::plan::Plan;
 use crate::fleet::{self, End, Fleet};
-use crate::schedule::{self, Decision, PoolId, Schedule, Ticket, TicketId};
+use crate::schedule::{self, Decision, PoolId, Room, Schedule, Ticket, TicketId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tabane_api::{EndpointId, Need};
+use tabane_api::{EndpointId, Need, Terms};
 
 /// Who can work, who waits, which endpoints each pool has, and how long work takes.
 pub struct Rooms {
@@ -54,6 +54,21 @@ pub struct Over<'a> {
     pub cool_down: Duration,
     /// Whether what was asked for was done: how long it took is worth learning.
     pub well: bool,
+}
+
+/// An endpoint of a pool, as it stands to one ticket.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// Which.
+    pub endpoint: EndpointId,
+    /// Its weight in the pool.
+    pub weight: u32,
+    /// Whether the work could begin there now.
+    pub room: bool,
+    /// What it would cost; `None`: it cannot serve it.
+    pub terms: Option<Terms>,
+    /// Why it cannot.
+    pub excluded: Option<String>,
 }
 
 // === impl Rooms ===
@@ -148,6 +163,51 @@ impl Rooms {
         let surplus = self.decided.len().saturating_sub(KEPT);
         self.decided.drain(..surplus);
         actions
+    }
+
+    /// What a service has spent in the last hour on nodes that have a price, USD.
+    pub fn spent_usd(&self, service: &str, now: Instant) -> f64 {
+        self.spending.in_last_hour(service, now)
+    }
+
+    /// What was decided last, the latest at the end: at most 4096.
+    pub fn decided(&self) -> impl DoubleEndedIterator<Item = &Decision> {
+        self.decided.iter()
+    }
+
+    /// Who could serve a ticket now, with room or without, by what terms; and who could not, and why.
+    pub fn look(&mut self, ticket: &Ticket, now: Instant) -> Vec<Looked> {
+        self.times.refresh();
+        let room = FleetRoom {
+            fleet: &mut self.fleet,
+            pools: &self.pools,
+            times: &mut self.times,
+            spending: &mut self.spending,
+            shortages: &self.shortages,
+            now,
+        };
+        let mut among = Vec::new();
+        room.candidates(ticket, &mut among);
+        let looked = |(id, weight): &(EndpointId, u32)| {
+            let endpoint = room.fleet.get(*id)?;
+            let candidate = among.iter().find(|c| c.id == *id);
+            let excluded = match candidate {
+                Some(_) => None,
+                None => room.why_not(ticket, endpoint, *weight),
+            };
+            Some(Looked {
+                endpoint: *id,
+                weight: *weight,
+                room: candidate.is_some_and(|c| c.has_room(&ticket.need)),
+                terms: candidate.map(|c| c.terms),
+                excluded,
+            })
+        };
+        self.pools
+            .members(ticket.pool)
+            .iter()
+            .filter_map(looked)
+            .collect()
     }
 
     /// When time alone changes something.

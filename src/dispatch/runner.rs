@@ -7,7 +7,7 @@ use super::waiters::{Tell, Waiter};
 use super::{Dispatch, Lease, Shared, World, attempt, now};
 use crate::fleet::End;
 use crate::jobs::{Jobs, Standing};
-use crate::schedule::{self, QueueLimits, Share, Ticket, TicketId, Turn};
+use crate::schedule::{self, AskedAs, QueueLimits, Share, Ticket, TicketId, Turn};
 use crate::store::{JobId, JobRecord, Moment};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -230,6 +230,7 @@ impl Shared {
                 .expected(&service.plan.name, service.pool, &job.need);
             let ticket = Ticket {
                 id,
+                asked_as: AskedAs::Job(job.id.clone()),
                 service: service.plan.name.clone(),
                 pool: service.pool,
                 need: job.need.clone(),

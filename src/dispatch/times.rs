@@ -276,7 +276,7 @@ impl Rooms {
     }
 
     /// What remains of the work on a pool's usable endpoints, and their slots.
-    fn busy(
+    pub(super) fn busy(
         &mut self,
         pool: PoolId,
         which: impl Fn(&Endpoint) -> bool,

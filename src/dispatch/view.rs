@@ -1,16 +1,12 @@
 //! What an operator sees: values, copied out under the lock and free of it.
 
-use super::{Dispatch, LiveService, World, now};
+use super::{Dispatch, LiveService, now};
 use crate::fleet::Endpoint;
 use crate::schedule::WaitingView;
 use crate::telemetry::{EndpointGauge, ServiceGauge};
-use http::{HeaderMap, Method};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tabane_api::{ANONYMOUS, Ask, Caller, Candidate, Need};
 
 /// So many of those who wait are shown: more than a person reads, and little enough to copy under the lock.
 const SHOWN: usize = 1000;
@@ -96,42 +92,6 @@ pub struct PoolView {
     pub name: String,
     /// Its endpoints with their weights.
     pub members: Vec<(String, u32)>,
-}
-
-/// Why a request would go where it would go.
-#[derive(Clone, Debug, Serialize)]
-pub struct Explanation {
-    /// The service it is for.
-    pub service: String,
-    /// The policy that chooses.
-    pub policy: &'static str,
-    /// What the kind calls such a request.
-    pub class: String,
-    /// The endpoint it would get now; `None`: it would wait.
-    pub would_pick: Option<String>,
-    /// How many wait before it.
-    pub waiting: usize,
-    /// Every endpoint of the pool.
-    pub candidates: Vec<CandidateView>,
-}
-
-/// One endpoint of a pool, and what speaks for or against it.
-#[derive(Clone, Debug, Serialize)]
-pub struct CandidateView {
-    /// `node/endpoint`.
-    pub endpoint: String,
-    /// As in [`EndpointInfo`].
-    pub state: &'static str,
-    /// Its weight in this pool.
-    pub weight: u32,
-    /// How many requests at once.
-    pub slots: u32,
-    /// Slots taken.
-    pub used: u32,
-    /// Share of its slots in use, divided by its weight.
-    pub load: f64,
-    /// Why it is out of the question; `None` when it is in.
-    pub excluded: Option<String>,
 }
 
 // === impl Dispatch ===
@@ -271,77 +231,9 @@ impl Dispatch {
             backlog_s: core
                 .rooms
                 .backlog_s(&service.plan.name, service.pool, now()),
+            spent_usd: core.rooms.spent_usd(&service.plan.name, now()),
         };
         world.services.iter().map(gauge).collect()
-    }
-
-    /// Why a request for `path` would go where it would go, without sending or counting it. `None`: no such service.
-    ///
-    /// A policy that takes turns shows the turn it would take next.
-    pub fn explain(&self, service: &str, path: &str) -> Option<Explanation> {
-        let world: Arc<World> = self.world()?;
-        let service = world.service(service)?;
-        let caller = Caller {
-            tenant: ANONYMOUS.into(),
-            address: [127, 0, 0, 1].into(),
-        };
-        let headers = HeaderMap::new();
-        let ask = Ask {
-            method: &Method::GET,
-            path,
-            query: None,
-            headers: &headers,
-            caller: &caller,
-        };
-        let need = match service.kind.classify(&ask, None) {
-            Ok(tabane_api::Intent::Forward(need)) => need,
-            _ => Need::of_class(path),
-        };
-        let core = self.0.core.lock();
-        let members = core.rooms.pools.members(service.pool);
-        let mut candidates = Vec::new();
-        let mut among: Vec<Candidate<'_>> = Vec::new();
-        for &(id, weight) in members {
-            let Some(endpoint) = core.rooms.fleet.get(id) else {
-                continue;
-            };
-            let rooms = &core.rooms;
-            let miss = rooms.miss(&service.plan.name, &need, endpoint, now());
-            let lack = miss.map(|miss| miss.to_string());
-            let state = endpoint.state().word();
-            let excluded =
-                lack.or_else(|| (!core.rooms.fleet.usable(id)).then(|| format!("it is {state}")));
-            let candidate = endpoint.candidate(weight);
-            candidates.push(CandidateView {
-                endpoint: endpoint.name().to_string(),
-                state,
-                weight,
-                slots: endpoint.slots(),
-                used: endpoint.used(),
-                load: candidate.load(),
-                excluded: excluded.clone(),
-            });
-            if excluded.is_none() {
-                among.push(candidate);
-            }
-        }
-        let picked = service.policy.preview(
-            &need,
-            &among,
-            &mut StdRng::seed_from_u64(now().elapsed().as_nanos() as u64),
-        );
-        let would_pick = picked
-            .and_then(|i| among.get(i))
-            .filter(|c| c.has_room(&need))
-            .map(|c| c.name.to_owned());
-        Some(Explanation {
-            service: service.plan.name.to_string(),
-            policy: service.plan.policy.name(),
-            class: need.class.to_string(),
-            would_pick,
-            waiting: core.rooms.schedule.waiting_in(&service.plan.name),
-            candidates,
-        })
     }
 }
 

@@ -67,7 +67,8 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
         Box::pin(jobs::serve(edge, session, ctx)).await?;
         return Ok(true);
     }
-    let journey = enter(edge, session, ctx)?;
+    let mut journey = enter(edge, session, ctx)?;
+    journey.called(ctx.id.clone());
     let service = journey.service.clone();
     ctx.service = Some(service.clone());
     service.budget.earn(service.plan.retry.budget);

@@ -1,5 +1,6 @@
 //! What can be asked of those who wait.
 
+use super::lanes::Lanes;
 use super::line::Line;
 use super::span::Span;
 use super::ticket::{Ticket, TicketId, WaitingView};
@@ -101,6 +102,23 @@ impl Schedule {
         self.queues.get(domain)?.bands[*band as usize]
             .get(tenant)?
             .get(id)
+    }
+
+    /// Since when the first of those who wait for a service does.
+    pub fn oldest(&self, service: &str) -> Option<Instant> {
+        let queues = self.queues.values().flat_map(|queue| &queue.bands);
+        let lanes = queues.flat_map(|band| band.values());
+        // Of one lane, the one that stands first need not be the one that waits longest, but it is near enough.
+        let heads = lanes.flat_map(Lanes::heads);
+        let of_service = heads.filter(|ticket| *ticket.service == *service);
+        of_service.map(|ticket| ticket.since).min()
+    }
+
+    /// The first of those who wait that is asked for.
+    pub fn find(&self, is_asked: impl Fn(&Ticket) -> bool) -> Option<&Ticket> {
+        let queues = self.queues.values().flat_map(|queue| &queue.bands);
+        let mut all = queues.flat_map(|band| band.values()).flat_map(Lanes::all);
+        all.find(|ticket| is_asked(ticket))
     }
 
     /// Who waits for a card that another service holds, after the last pass.

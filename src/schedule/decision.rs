@@ -1,6 +1,7 @@
-use super::ticket::TicketId;
+use super::ticket::{AskedAs, Ticket, TicketId};
 use serde::Serialize;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Terms};
 
 /// Why a ticket got the endpoint it got.
@@ -8,6 +9,18 @@ use tabane_api::{EndpointId, Terms};
 pub struct Decision {
     /// Whose.
     pub ticket: TicketId,
+    /// By what its owner may ask about it.
+    pub asked_as: AskedAs,
+    /// The service it is for.
+    pub service: Arc<str>,
+    /// What its kind calls such requests.
+    pub class: Arc<str>,
+    /// Who asked.
+    pub tenant: Arc<str>,
+    /// How long it had waited, over all its attempts.
+    pub waited: Duration,
+    /// Who could not serve it then, and why; empty where nobody looked.
+    pub unfit: Vec<(EndpointId, String)>,
     /// When.
     pub at: Instant,
     /// What it got.
@@ -16,6 +29,31 @@ pub struct Decision {
     pub how: How,
     /// What there was to choose from, with what each would have cost.
     pub considered: Vec<Considered>,
+}
+
+impl Decision {
+    /// A ticket got an endpoint.
+    pub(super) fn of(
+        ticket: &Ticket,
+        at: Instant,
+        endpoint: EndpointId,
+        how: How,
+        considered: Vec<Considered>,
+    ) -> Self {
+        Decision {
+            ticket: ticket.id,
+            asked_as: ticket.asked_as.clone(),
+            service: ticket.service.clone(),
+            class: ticket.need.class.clone(),
+            tenant: ticket.need.tenant.clone(),
+            waited: at.saturating_duration_since(ticket.since),
+            unfit: Vec::new(),
+            at,
+            endpoint,
+            how,
+            considered,
+        }
+    }
 }
 
 /// By which rule an endpoint was chosen.

@@ -141,6 +141,20 @@ impl Lanes {
             .collect()
     }
 
+    /// The first of each lane.
+    pub(super) fn heads(&self) -> impl Iterator<Item = &Ticket> {
+        let lanes = self
+            .heads
+            .values()
+            .filter_map(|number| self.lanes.get(number));
+        lanes.filter_map(|lane| lane.tickets.values().next())
+    }
+
+    /// All of them, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Ticket> {
+        self.lanes.values().flat_map(|lane| lane.tickets.values())
+    }
+
     /// The first so many, in order. Costs what is asked for, not what waits.
     pub(super) fn first(&self, most: usize) -> Vec<&Ticket> {
         // No lane whose head comes later than this can have one of the first.

@@ -44,7 +44,7 @@ pub use eta::{Eta, remaining};
 pub use policies::register;
 pub use residency::Residency;
 pub use span::Span;
-pub use ticket::{PoolId, QueueLimits, Share, Ticket, TicketId, Turn, WaitingView};
+pub use ticket::{AskedAs, PoolId, QueueLimits, Share, Ticket, TicketId, Turn, WaitingView};
 
 use lanes::Lanes;
 use line::Line;
@@ -66,6 +66,11 @@ pub trait Room {
     /// Takes the slots of the ticket's need, and its work begins there. Answers how many node-seconds it is expected to
     /// take; `None` when they do not fit.
     fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64>;
+
+    /// Who cannot serve the ticket now, and why; nobody where it is not worth the time to look.
+    fn unfit(&self, _ticket: &Ticket) -> Vec<(EndpointId, String)> {
+        Vec::new()
+    }
 
     /// Whether any endpoint of a pool has a free slot, or could have one if another service let go of its card.
     fn has_room(&self, _pool: PoolId) -> bool {

@@ -2,7 +2,7 @@
 
 use super::decision::{Considered, Decision, How};
 use super::lanes::{Group, Lanes};
-use super::matching::{self, Cell, Job, Slots};
+use super::matching::{self, Begin, Cell, Job, Slots};
 use super::ticket::{Place, PoolId, Ticket, TicketId};
 use super::worth::Worth;
 use super::{Room, Want};
@@ -222,17 +222,19 @@ impl Pass {
             if !more || !may_have(ticket, at_work) {
                 continue;
             }
+            let unfit = room.unfit(ticket);
             let Some(node_s) = room.take(begin.endpoint, ticket) else {
                 continue;
             };
             at_work += ticket.need.slots;
-            let decision = Decision {
-                ticket: begin.ticket,
-                at: turn.now,
-                endpoint: begin.endpoint,
-                how: begin.how,
-                considered: begin.considered,
-            };
+            let Begin {
+                endpoint,
+                how,
+                considered,
+                ..
+            } = begin;
+            let mut decision = Decision::of(ticket, turn.now, endpoint, how, considered);
+            decision.unfit = unfit;
             came.granted.push((decision, node_s));
         }
         if !came.granted.is_empty() {
@@ -338,15 +340,11 @@ pub(super) fn attempt(
             Err(_) => return broken("panicked"),
         }
     };
+    let unfit = room.unfit(ticket);
     match room.take(endpoint, ticket) {
         Some(node_s) => {
-            let decision = Decision {
-                ticket: ticket.id,
-                at: now,
-                endpoint,
-                how: How::Picked,
-                considered,
-            };
+            let mut decision = Decision::of(ticket, now, endpoint, How::Picked, considered);
+            decision.unfit = unfit;
             Tried::Granted(decision, node_s)
         }
         None => Tried::Waits(Vec::new()),

@@ -1,5 +1,6 @@
 use super::span::Span;
 use crate::config::plan::PricePlan;
+use http::HeaderValue;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +35,18 @@ pub struct QueueLimits {
     pub max_wait: Duration,
 }
 
+/// By what one may ask about a ticket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AskedAs {
+    /// By its number alone.
+    #[default]
+    Number,
+    /// As the request of this id (`X-Request-Id`).
+    Request(HeaderValue),
+    /// As the job of this id.
+    Job(Arc<str>),
+}
+
 /// What a tenant may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -57,6 +70,8 @@ impl Default for Share {
 pub struct Ticket {
     /// Its number.
     pub id: TicketId,
+    /// By what its owner may ask about it.
+    pub asked_as: AskedAs,
     /// The service it is for.
     pub service: Arc<str>,
     /// Where that service's endpoints are.

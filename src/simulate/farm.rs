@@ -5,7 +5,7 @@ use super::trace::Trace;
 use crate::dispatch::{Over, Rooms};
 use crate::fleet::{self, End, Failure};
 use crate::schedule::{
-    self, Action, PoolId, QueueLimits, Schedule, Share, Span, Ticket, TicketId, Turn,
+    self, Action, AskedAs, PoolId, QueueLimits, Schedule, Share, Span, Ticket, TicketId, Turn,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -278,6 +278,7 @@ impl<'a> Farm<'a> {
         };
         let ticket = Ticket {
             id,
+            asked_as: AskedAs::Number,
             service: service.name.clone(),
             pool,
             share: self.shares.get(&need.tenant).copied().unwrap_or_default(),

@@ -31,6 +31,17 @@ pub struct ServiceGauge {
     pub waiting: usize,
     /// Seconds until all that waits is expected to be worked off, with what is at work; 0 while nothing is learned.
     pub backlog_s: f64,
+    /// What it has spent in the last hour on nodes that have a price, USD.
+    pub spent_usd: f64,
+}
+
+/// How many nodes a pool should have, at the moment of a scrape.
+#[derive(Clone, Debug)]
+pub struct PoolGauge {
+    /// Its name.
+    pub pool: String,
+    /// How many.
+    pub desired: u32,
 }
 
 /// What the edge holds at one moment.
@@ -54,6 +65,7 @@ pub(super) fn render(
     text: &mut String,
     endpoints: &[EndpointGauge],
     services: &[ServiceGauge],
+    pools: &[PoolGauge],
     edge: EdgeGauge,
     config_hash: &str,
 ) {
@@ -77,6 +89,17 @@ pub(super) fn render(
         "backlog_seconds",
         "How long until all that waits is expected to be worked off",
         &mut services.iter().map(|s| (service(s), s.backlog_s)),
+    );
+    gauge(
+        "spent_usd_last_hour",
+        "What was spent in the last hour on nodes that have a price, USD",
+        &mut services.iter().map(|s| (service(s), s.spent_usd)),
+    );
+    let pool = |p: &PoolGauge| format!("{{pool=\"{}\"}}", escaped(&p.pool));
+    gauge(
+        "desired_nodes",
+        "How many nodes would work off what waits in the time that the file wants",
+        &mut pools.iter().map(|p| (pool(p), f64::from(p.desired))),
     );
     gauge(
         "endpoint_slots",

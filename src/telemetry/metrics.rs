@@ -1,6 +1,6 @@
 //! Every number, under one registry of its own. Names are promises: `metrics.golden.txt` lists them.
 
-use super::gauges::{self, EdgeGauge, EndpointGauge, ServiceGauge};
+use super::gauges::{self, EdgeGauge, EndpointGauge, PoolGauge, ServiceGauge};
 use super::job_metrics::JobMetrics;
 use super::outcome::{Outcome, ProbeOutcome};
 use super::process;
@@ -437,6 +437,7 @@ impl Metrics {
         &self,
         endpoints: &[EndpointGauge],
         services: &[ServiceGauge],
+        pools: &[PoolGauge],
         edge: EdgeGauge,
     ) -> String {
         let mut text = String::with_capacity(16 << 10);
@@ -448,7 +449,7 @@ impl Metrics {
             .map_or(text.len(), str::len);
         text.truncate(end);
         let hash = self.families.reload.hash.lock().clone();
-        gauges::render(&mut text, endpoints, services, edge, &hash);
+        gauges::render(&mut text, endpoints, services, pools, edge, &hash);
         self.jobs.render(&mut text);
         process::render(&mut text);
         text.push_str("# EOF\n");
@@ -581,8 +582,13 @@ mod tests {
             service: "any".into(),
             waiting: 4,
             backlog_s: 1.5,
+            spent_usd: 0.25,
         };
-        metrics.render(&[gauge], &[waiting], edge)
+        let pool = PoolGauge {
+            pool: "any".into(),
+            desired: 3,
+        };
+        metrics.render(&[gauge], &[waiting], &[pool], edge)
     }
 
     #[test]
@@ -609,6 +615,8 @@ mod tests {
             r#"tabane_requests_total{service="any",outcome="refused",code="queue_full"} 1"#,
             r#"tabane_waiting{service="any"} 4"#,
             r#"tabane_backlog_seconds{service="any"} 1.5"#,
+            r#"tabane_spent_usd_last_hour{service="any"} 0.25"#,
+            r#"tabane_desired_nodes{pool="any"} 3"#,
             r#"tabane_jobs_accepted_total{service="any"} 2"#,
             r#"tabane_jobs_finished_total{service="any",state="dead"} 1"#,
             r#"tabane_jobs_finished_total{service="any",state="expired"} 0"#,

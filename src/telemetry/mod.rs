@@ -14,7 +14,7 @@ mod process;
 
 pub use access_line::AccessLine;
 pub use events::{Event, Events, Told};
-pub use gauges::{EdgeGauge, EndpointGauge, ServiceGauge};
+pub use gauges::{EdgeGauge, EndpointGauge, PoolGauge, ServiceGauge};
 pub use job_gauges::{Filled, JobCounts, JobsGauge};
 pub use job_metrics::{ATTEMPT_OUTCOMES, JobMetrics, LetterOutcome};
 pub use lines::Lines;

@@ -130,6 +130,7 @@ impl World {
     fn ticket(&self, id: u64, second: u32) -> Ticket {
         Ticket {
             id: TicketId(id),
+            asked_as: AskedAs::Number,
             service: "s".into(),
             pool: PoolId(0),
             need: Need::of_class("x"),

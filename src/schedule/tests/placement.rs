@@ -113,6 +113,7 @@ impl World {
         self.next += 1;
         Ticket {
             id: TicketId(self.next),
+            asked_as: AskedAs::Number,
             service: "s".into(),
             pool: PoolId(0),
             need: Need::of_class(class),
