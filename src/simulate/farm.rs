@@ -335,11 +335,13 @@ impl<'a> Farm<'a> {
             self.ended(job, endpoint, End::Done);
         } else {
             let node = self.setup.plan.endpoints[endpoint].node;
-            let how = match self.down[node] {
-                true => Failure::Connect,
-                false => Failure::Status,
-            };
-            self.fails(job, endpoint, how);
+            match self.down[node] {
+                true => self.fails(job, endpoint, Failure::Connect),
+                false => {
+                    self.ran_out_of_memory(job, node);
+                    self.fails(job, endpoint, Failure::Status);
+                }
+            }
         }
     }
 
@@ -393,6 +395,17 @@ impl<'a> Farm<'a> {
         let backoff = &self.setup.plan.services[service].jobs.backoff;
         let after = backoff.first().copied().unwrap_or_default();
         self.note(self.now_ns + after.as_nanos() as u64, Due::Again(job));
+    }
+
+    /// A class does not run on a node, and nobody knew: the node says so, as a kind would tell.
+    fn ran_out_of_memory(&mut self, job: usize, node: usize) {
+        let class = &self.setup.classes[self.trace.arrivals[job].class];
+        let service = &self.setup.plan.services[class.service].name;
+        let node = &self.setup.plan.nodes[node].facts.name;
+        let now = self.now();
+        if self.rooms.shortages.note(service, &class.name, node, now) {
+            self.rooms.rebar(now);
+        }
     }
 
     fn change(&mut self, i: usize) {

@@ -105,11 +105,19 @@ impl Setup {
         })
     }
 
-    /// The classes of a table are what there is to do, on the plan's nodes, which it knows by their cards.
+    /// The classes of a table are what there is to do, on the plan's nodes, which it knows by their cards. Memory that the
+    /// plan does not say a card has is what the table says.
     ///
     /// Errors: a class whose service cannot be told, a node whose card the table does not know.
     pub fn with_table(mut self, table: &Table) -> Result<Setup, String> {
         self.classes.clear();
+        for node in &mut self.plan.nodes {
+            let mut known = table.gpus.iter();
+            let known = known.find(|(name, _)| same_card(name, &node.facts.gpu));
+            if let (0, Some((_, gpu))) = (node.facts.vram_mib, known) {
+                Arc::make_mut(&mut node.facts).vram_mib = mib(gpu.vram_gib);
+            }
+        }
         for (name, row) in &table.classes {
             let service = self.service(row.service.as_deref());
             let service = service.map_err(|why| format!("classes.{name}: {why}"))?;
@@ -121,7 +129,7 @@ impl Setup {
                 let run_s = row.run.get(gpu).copied().flatten();
                 let load_s = row.load.get(gpu).copied().flatten().unwrap_or(0.0);
                 costs[member.endpoint] = run_s
-                    .filter(|_| node.vram_mib == 0 || node.vram_mib >= mib(row.vram_gib))
+                    .filter(|_| node.vram_mib >= mib(row.vram_gib))
                     .map(|run_s| Cost { run_s, load_s });
             }
             self.classes.push(Class {

@@ -218,6 +218,30 @@ fn what_was_seen_is_taken_for_true() {
 }
 
 #[test]
+fn where_a_class_does_not_run_though_nobody_knew_it_is_tried_and_ends_elsewhere() {
+    let text = POOL8.replace("vram_gib: 21", "vram_gib: 2");
+    let table = Table::read(&text).unwrap();
+    let setup = Setup::of_table(&table, &register(Registry::default()), "least_loaded").unwrap();
+    let trace = Trace::draw(Shape::Batch, &setup, 300, 1).unwrap();
+    let (outcome, report) = simulated(&setup, &trace, &[], 1);
+    assert_eq!((report.lost, report.doubled, report.refused), (0, 0, 0));
+    let video = setup.class(0, "video").unwrap();
+    let mut failed = 0;
+    for (arrival, run) in trace.arrivals.iter().zip(&outcome.runs) {
+        assert!(setup.classes[arrival.class].costs[run.endpoint].is_some());
+        failed += if arrival.class == video {
+            run.attempts - 1
+        } else {
+            0
+        };
+    }
+    assert!(
+        (1..=6).contains(&failed),
+        "twice on each of three nodes at most: {failed}"
+    );
+}
+
+#[test]
 fn a_bad_table_says_what_is_wrong() {
     for (from, to, what) in [
         (
