@@ -53,6 +53,7 @@ fn fleet(n: usize, now: Instant) -> (Fleet, Vec<EndpointId>) {
         drained: false,
         health: HealthPlan::default(),
         drain: Duration::ZERO,
+        claim: None,
     };
     fleet.apply(fleet::Event::Plan((0..n).map(spec).collect()), now);
     let ids: Vec<EndpointId> = (0..n)

@@ -129,6 +129,7 @@ impl Farm {
                     ..HealthPlan::default()
                 },
                 drain: COOL * 2,
+                claim: None,
             });
         }
         self.happen(fleet::Event::Plan(specs));

@@ -1,4 +1,5 @@
 use super::health::{Health, Word};
+use super::sharing::{Claim, Look};
 use crate::config::plan::{HealthPlan, Target};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub struct Spec {
     pub health: HealthPlan,
     /// How long it may go on with what it has once it is removed.
     pub drain: Duration,
+    /// What it claims of its node's card; `None`: the card is not shared.
+    pub claim: Option<Claim>,
 }
 
 /// An endpoint as it is now.
@@ -49,6 +52,10 @@ pub struct Endpoint {
     pub(super) passing: u32,
     pub(super) cooling: Vec<Cooling>,
     pub(super) vitals: Arc<Vitals>,
+    /// When the probe that said so began.
+    pub(super) seen: Option<Instant>,
+    /// Whether its card is its own now.
+    pub(super) held: bool,
     pub(super) last_error: String,
 }
 
@@ -124,6 +131,8 @@ impl Endpoint {
             passing: 0,
             cooling: Vec::new(),
             vitals: Arc::default(),
+            seen: None,
+            held: spec.claim.is_none(),
             last_error: String::new(),
             spec,
         }
@@ -202,6 +211,23 @@ impl Endpoint {
         !self.leaving && !self.marked && !self.spec.drained && self.health.takes_work()
     }
 
+    /// Whether its card is its own now: where several share it, only who holds it may work.
+    pub fn holds_card(&self) -> bool {
+        self.held
+    }
+
+    /// As its card sees it.
+    pub(super) fn look(&self) -> Look {
+        let free = self.vitals.vram_free_mib;
+        Look {
+            usable: self.is_usable(),
+            up: !matches!(self.health.word(), Word::Unproven | Word::Down),
+            idle: self.used() == 0,
+            leaving: self.leaving,
+            free: self.seen.zip(free),
+        }
+    }
+
     /// Whether nothing of ours is on it any more.
     pub(super) fn is_idle(&self) -> bool {
         self.at_work == 0 && self.passing == 0
@@ -226,7 +252,7 @@ impl Endpoint {
             slots: self.spec.slots,
             used: self.used(),
             passing: self.passing,
-            held: true,
+            held: self.held,
             terms: Terms::default(),
             node: &self.spec.node,
         }
