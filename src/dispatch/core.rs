@@ -4,7 +4,7 @@ use super::lease::Lease;
 use super::rooms::Rooms;
 use super::upstream::Upstream;
 use super::world::{LiveService, World};
-use crate::config::plan::Plan;
+use crate::config::plan::{HoldPlan, Plan, Sharing};
 use crate::fleet;
 use crate::schedule::{self, TicketId};
 use crate::store::JobId;
@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 pub(super) struct Core {
     pub(super) rooms: Rooms,
     pub(super) upstreams: HashMap<EndpointId, Arc<Upstream>>,
+    /// The services whose kinds look after them, kept until an endpoint is gone: one that leaves is asked to let go.
+    pub(super) kinds: HashMap<EndpointId, Arc<LiveService>>,
     /// Those that a file moved away from, for as long as requests keep them.
     pub(super) moved: Vec<Weak<Upstream>>,
     pub(super) waiters: HashMap<TicketId, Waiter>,
@@ -70,8 +72,9 @@ impl Core {
         now: Instant,
         out: &mut Outbox,
     ) -> Vec<schedule::Action> {
-        let actions = self.rooms.schedule(event, now);
-        self.deliver(actions, out)
+        let (actions, given) = self.rooms.schedule(event, now);
+        out.fleet.extend(actions);
+        self.deliver(given, out)
     }
 
     /// Puts the verdicts of those who wait into the outbox; returns those of tickets without a waiter.
@@ -128,6 +131,11 @@ impl Core {
                 }
             }
         }
+        for (endpoint, id) in world.plan.endpoints.iter().zip(&ids) {
+            if let (Some(id), Some(service)) = (id, endpoint.probed_by) {
+                self.kinds.insert(*id, world.services[service].clone());
+            }
+        }
         let pools: Vec<_> = world
             .plan
             .pools
@@ -162,24 +170,39 @@ fn verdict(
 pub(super) fn specs(plan: &Plan) -> Vec<fleet::Spec> {
     // A removed node may go on for as long as the most patient of the services that use it says.
     let mut drains = vec![Duration::ZERO; plan.endpoints.len()];
+    let mut holds: Vec<Option<HoldPlan>> = vec![None; plan.endpoints.len()];
     for service in &plan.services {
         for member in &plan.pools[service.pool].members {
             drains[member.endpoint] = drains[member.endpoint].max(service.drain);
+            let hold = holds[member.endpoint].get_or_insert(service.gpu_hold);
+            hold.min = hold.min.max(service.gpu_hold.min);
+            hold.max = hold.max.max(service.gpu_hold.max);
         }
     }
     // An endpoint that no pool holds is nobody's business; `check` has warned of it.
     plan.endpoints
         .iter()
-        .zip(drains)
-        .filter_map(|(endpoint, drain)| {
+        .zip(drains.into_iter().zip(holds))
+        .filter_map(|(endpoint, (drain, hold))| {
+            let node = &plan.nodes[endpoint.node];
+            let claim = |whole| fleet::Claim {
+                whole,
+                vram_mib: endpoint.vram_mib,
+                hold: hold.unwrap_or_default(),
+            };
             Some(fleet::Spec {
                 name: endpoint.name.clone(),
-                node: plan.nodes[endpoint.node].facts.clone(),
+                node: node.facts.clone(),
                 target: endpoint.target.clone(),
                 slots: endpoint.slots,
-                drained: plan.nodes[endpoint.node].drained,
+                drained: node.drained,
                 health: plan.services[endpoint.probed_by?].health,
                 drain,
+                claim: match node.sharing {
+                    Sharing::Free => None,
+                    Sharing::Exclusive => Some(claim(true)),
+                    Sharing::Fits => Some(claim(false)),
+                },
             })
         })
         .collect()

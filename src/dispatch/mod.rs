@@ -20,6 +20,7 @@ mod room;
 mod rooms;
 mod route;
 mod runner;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -113,6 +114,7 @@ impl Dispatch {
             core: Mutex::new(Core {
                 rooms,
                 upstreams: HashMap::new(),
+                kinds: HashMap::new(),
                 moved: Vec::new(),
                 waiters: HashMap::new(),
                 jobs: HashMap::new(),
@@ -421,8 +423,17 @@ impl Shared {
                     upstream.revoke();
                 }
             }
+            fleet::Action::Release(_)
+            | fleet::Action::Prove(_)
+            | fleet::Action::Held { .. }
+            | fleet::Action::NoRoom(_)
+            | fleet::Action::Unproven(_) => self.share_card(action),
             fleet::Action::Gone(id) => {
-                let gone = self.core.lock().upstreams.remove(&id);
+                let gone = {
+                    let mut core = self.core.lock();
+                    core.kinds.remove(&id);
+                    core.upstreams.remove(&id)
+                };
                 if let Some(upstream) = gone {
                     tracing::info!(endpoint = %upstream.name, "endpoint is gone");
                     self.means.metrics.forget_endpoint(&upstream.name);

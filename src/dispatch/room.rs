@@ -32,6 +32,9 @@ impl Room for FleetRoom<'_> {
         if !self.fleet.take(endpoint, ticket.need.slots, self.now) {
             return false;
         }
+        if ticket.need.interactive {
+            self.fleet.serves_person(endpoint, self.now);
+        }
         if let Some(endpoint) = self.fleet.get(endpoint) {
             let Ticket {
                 id, service, need, ..

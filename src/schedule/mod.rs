@@ -24,12 +24,14 @@ mod policies;
 mod rate;
 mod span;
 mod ticket;
+mod wants;
 
 pub use estimator::{ClassKey, Estimate, Estimator};
 pub use eta::{Eta, remaining};
 pub use policies::register;
 pub use span::Span;
 pub use ticket::{PoolId, QueueLimits, Share, Ticket, TicketId, Turn, WaitingView};
+pub use wants::Want;
 
 use lanes::Lanes;
 use line::Line;
