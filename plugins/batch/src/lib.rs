@@ -37,7 +37,7 @@ use std::time::Duration;
 use submit::Submitted;
 use tabane_api::{
     Ask as Asked, Attempt, Done, Found, Intent, Kind, NodeClient, NodeError, ProbeError, Refusal,
-    Report, RunError, Service, Stop, Stopped, Vitals,
+    Released, Report, RunError, Service, Stop, Stopped, Vitals,
 };
 use tabane_http::Http;
 use template::Words;
@@ -65,6 +65,7 @@ impl Kind for Batch {
             labels: config.labels.clone(),
             class: config.class.clone(),
             size: config.size.clone(),
+            release: config.release.clone(),
         };
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers.0 {
@@ -89,6 +90,10 @@ impl Service for Batch {
 
     async fn probe(&self, node: &dyn NodeClient) -> Result<Vitals, ProbeError> {
         self.http.probe(&self.with_headers(node)).await
+    }
+
+    async fn release(&self, node: &dyn NodeClient) -> Result<Released, NodeError> {
+        self.http.release(&self.with_headers(node)).await
     }
 
     async fn run(

@@ -2,15 +2,19 @@
 
 mod config;
 mod extract;
+mod release;
 
 pub use config::{Config, Probe, Statuses};
 pub use extract::{Extract, Extracted, Part, Parts, Size};
+pub use release::{Release, Verb};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use std::sync::Arc;
-use tabane_api::{Ask, Intent, Kind, Need, NodeClient, ProbeError, Refusal, Service, Vitals};
+use tabane_api::{
+    Ask, Intent, Kind, Need, NodeClient, NodeError, ProbeError, Refusal, Released, Service, Vitals,
+};
 
 /// Any service that speaks HTTP: each request is forwarded as it came, and takes one slot.
 pub struct Http {
@@ -53,20 +57,31 @@ impl Service for Http {
     }
 
     async fn probe(&self, node: &dyn NodeClient) -> Result<Vitals, ProbeError> {
-        let probe = &self.config.probe;
-        let request = Request::builder()
-            .method(probe.method())
-            .uri(&probe.path)
-            .body(Bytes::new())?;
-        let answer = node
-            .send(request)
-            .await
-            .map_err(|error| match error.into() {
-                ProbeError::Unhealthy(why) => unhealthy(probe, &why),
-                other => other,
-            })?;
-        judge(probe, &answer)
+        ask(&self.config.probe, node).await
     }
+
+    async fn release(&self, node: &dyn NodeClient) -> Result<Released, NodeError> {
+        match &self.config.release {
+            Some(release) => release.run(&self.config.probe, node).await,
+            None => Ok(Released::Unsupported),
+        }
+    }
+}
+
+/// Asks a node whether it is well.
+async fn ask(probe: &Probe, node: &dyn NodeClient) -> Result<Vitals, ProbeError> {
+    let request = Request::builder()
+        .method(probe.method())
+        .uri(&probe.path)
+        .body(Bytes::new())?;
+    let answer = node
+        .send(request)
+        .await
+        .map_err(|error| match error.into() {
+            ProbeError::Unhealthy(why) => unhealthy(probe, &why),
+            other => other,
+        })?;
+    judge(probe, &answer)
 }
 
 /// Whether the answer to a probe is that of a service that is well.
@@ -118,7 +133,7 @@ fn contains(body: &[u8], wanted: &[u8]) -> bool {
 mod tests {
     use super::*;
     use http::{HeaderMap, StatusCode};
-    use tabane_api::{ANONYMOUS, Caller, NodeError};
+    use tabane_api::{ANONYMOUS, Caller};
 
     /// A node that answers every probe the same.
     struct Node(Result<(u16, &'static str), NodeError>);
@@ -338,6 +353,15 @@ mod tests {
                 "unknown variant `POST`",
             ),
             (r#"{"probe": {"pth": "/"}}"#, "unknown field `pth`"),
+            (
+                r#"{"release": "unload"}"#,
+                "release.path: must begin with `/`, got `unload`",
+            ),
+            (r#"{"release": {"method": "POST"}}"#, "missing field `path`"),
+            (
+                r#"{"release": {"path": "/", "status": 600}}"#,
+                "release.status: 600 is no status",
+            ),
             (
                 r#"{"class": {"path": 0}}"#,
                 "class.path: parts of a path are counted from 1, got 0",
