@@ -185,7 +185,7 @@ fn change<T>(
 
 fn same_endpoint((old, a): (&Plan, &EndpointPlan), (new, b): (&Plan, &EndpointPlan)) -> bool {
     a.target == b.target
-        && a.slots == b.slots
+        && (a.slots, a.vram_mib) == (b.slots, b.vram_mib)
         && service_name(old, a.probed_by) == service_name(new, b.probed_by)
 }
 
@@ -213,6 +213,7 @@ fn same_service(
         && a.timeouts == b.timeouts
         && a.body == b.body
         && (a.cool_down, a.drain) == (b.cool_down, b.drain)
+        && a.gpu_hold == b.gpu_hold
         && (a.socket_idle, a.socket_ping) == (b.socket_idle, b.socket_ping)
         && (&a.jobs, &a.cors) == (&b.jobs, &b.cors)
         && routes(old, i).eq(routes(new, j))

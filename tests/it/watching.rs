@@ -476,7 +476,9 @@ fn samples() -> Samples {
         used: 1,
         cooling: 0,
         vram_free_mib: Some(1),
+        holds_card: Some(true),
     };
+    metrics.gpu_switched("a");
     let service = ServiceGauge {
         service: "any".into(),
         waiting: 1,

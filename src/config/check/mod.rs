@@ -13,6 +13,7 @@ mod listen;
 mod pools;
 mod route;
 mod service;
+mod sharing;
 mod url;
 mod value;
 mod webhooks;
@@ -34,6 +35,7 @@ pub(crate) fn check(
     findings: &Findings,
 ) -> (Plan, Vec<(PathBuf, Vec<u8>)>) {
     let mut fleet = fleet::fleet(all, findings);
+    sharing::sharing(all, &fleet, findings);
     let mut pools = pools::pools(all, &mut fleet, findings);
     let services = service::services(all, &mut fleet, &mut pools, registry, findings);
     let mut listeners = listen::listeners(all, &services, findings);

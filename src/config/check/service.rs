@@ -2,13 +2,13 @@
 
 use super::fleet::Fleet;
 use super::pools::Pools;
-use super::{block, cors, jobs, value};
+use super::{block, cors, jobs, sharing, value};
 use crate::config::file::{self, Body, Health, Queue, Retry, RetryWord, Service, Timeouts};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
 use crate::config::plan::{
-    BodyPlan, HealthPlan, HoldPlan, PricePlan, Priority, QueuePlan, RetryPlan, ScalePlan,
-    ServicePlan, TimeoutsPlan,
+    BodyPlan, HealthPlan, PricePlan, Priority, QueuePlan, RetryPlan, ScalePlan, ServicePlan,
+    TimeoutsPlan,
 };
 use crate::config::typed::{At, Field, Short};
 use crate::config::units::{OrNone, Span};
@@ -72,7 +72,7 @@ pub(crate) fn services<'a>(
             cors: cors::cors(&typed.cors, outer, findings),
             interactive: false,
             patience: 10 * MINUTE,
-            gpu_hold: HoldPlan::default(),
+            gpu_hold: sharing::hold(&typed.gpu_hold, outer, findings),
             price: PricePlan::default(),
             scale: ScalePlan::default(),
         };
@@ -94,6 +94,7 @@ pub(crate) fn services<'a>(
                 socket_ping(&typed.socket_ping, outer, findings);
                 jobs::jobs(all, typed, outer, findings);
                 cors::cors(&typed.cors, outer, findings);
+                sharing::hold(&typed.gpu_hold, outer, findings);
             }
         }
     }
