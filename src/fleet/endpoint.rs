@@ -223,6 +223,7 @@ impl Endpoint {
             usable: self.is_usable(),
             up: !matches!(self.health.word(), Word::Unproven | Word::Down),
             idle: self.used() == 0,
+            busy: self.vitals.busy.is_some_and(|busy| busy > 0),
             leaving: self.leaving,
             free: self.seen.zip(free),
         }

@@ -26,6 +26,7 @@ mod reload;
 mod routing;
 mod scene;
 mod servers;
+mod sharing;
 mod slots;
 mod sockets;
 mod watching;

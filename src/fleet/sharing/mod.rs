@@ -7,8 +7,8 @@
 //! - *A switch.* Those in the way get no further work; their work ends (what cools counted); they are asked to let go;
 //!   what has become free is proven; then the other holds. Until somebody was asked, it is taken back when nobody
 //!   wants it any more.
-//! - *Asked.* At the start nobody knows who has what, so all are asked before anybody new holds, but for those whose work
-//!   was taken up again: these hold. Whoever comes up again was perhaps started again, and is asked. One that fails to let
+//! - *Asked.* At the start nobody knows who has what, so all are asked before anybody new holds, once they say that they
+//!   are at no work, but for those whose work was taken up again: these hold. Whoever comes up again was perhaps started again, and is asked. One that fails to let
 //!   go is asked again, and nobody comes in its place; after some failures, whoever held goes on if it is wanted, until
 //!   the next switch. One that is down and listens nowhere has nothing on the card. One that cannot let go (its API has
 //!   no word for it) takes its turns, and what it claims stays counted: who does not fit beside that never holds.
@@ -78,6 +78,8 @@ pub(super) struct Look {
     pub(super) up: bool,
     /// Nothing of ours is at work there, what cools counted.
     pub(super) idle: bool,
+    /// It says that it is at work: from before a restart, or for somebody else.
+    pub(super) busy: bool,
     /// The plan no longer wants it.
     pub(super) leaving: bool,
     /// When its last good probe began, and how much memory that said is free.
@@ -279,9 +281,10 @@ impl Card {
         self.sides.keys().copied().collect()
     }
 
-    /// Whether an endpoint's word on free memory is waited for.
+    /// Whether an endpoint's word is waited for.
     pub(super) fn is_proving(&self) -> bool {
-        self.proof.is_some()
+        let unknown = |side: &Side| matches!(side.standing, Standing::Unknown { .. });
+        self.proof.is_some() || self.sides.values().any(unknown)
     }
 
     /// What an endpoint has of it, in a word.

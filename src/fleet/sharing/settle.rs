@@ -122,7 +122,8 @@ impl Card {
                 }
                 _ => continue,
             };
-            if look.idle {
+            // Of one that held we know that its work has ended, whatever its last probe saw.
+            if look.idle && (held || look.leaving || !look.busy) {
                 side.standing = Standing::Asked { held, tries };
                 deeds.push(Deed::Release(id));
             }

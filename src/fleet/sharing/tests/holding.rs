@@ -39,6 +39,28 @@ fn work_that_was_taken_up_again_holds_its_card() {
 }
 
 #[test]
+fn who_says_that_it_is_at_work_at_a_start_is_asked_when_it_is_not() {
+    let mut gpu = Gpu::unproven(&[whole(), whole()]);
+    let (a, b) = (gpu.id("a"), gpu.id("b"));
+    let busy = |busy| Vitals {
+        busy: Some(busy),
+        ..Vitals::default()
+    };
+    gpu.says(a, busy(1));
+    gpu.up(b);
+    assert_eq!(gpu.releases(), [b]);
+    gpu.released(b, Outcome::Freed);
+    gpu.want("b", true);
+    assert_eq!(gpu.at_work("b"), 0);
+    assert_eq!(
+        gpu.fleet.probe_interval(a),
+        HealthPlan::default().interval_down
+    );
+    gpu.says(a, busy(0));
+    assert_eq!(gpu.releases(), [a]);
+}
+
+#[test]
 fn only_who_holds_is_given_work_that_takes_a_slot() {
     let mut gpu = Gpu::with_a_at_work(false);
     let b = gpu.id("b");

@@ -134,16 +134,21 @@ impl Gpu {
     }
 
     fn probe(&mut self, endpoint: EndpointId, vram_free_mib: Option<u64>) {
+        let vitals = Vitals {
+            vram_free_mib,
+            ..Vitals::default()
+        };
+        self.says(endpoint, vitals);
+    }
+
+    fn says(&mut self, endpoint: EndpointId, vitals: Vitals) {
         self.now += Duration::from_millis(1);
         let started = self.now;
         self.now += Duration::from_millis(1);
         self.apply(Event::Probed {
             endpoint,
             started,
-            outcome: Ok(Vitals {
-                vram_free_mib,
-                ..Vitals::default()
-            }),
+            outcome: Ok(vitals),
         });
     }
 
