@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 const CARD_MIB: u64 = 24 << 10;
-const JOBS: usize = 30;
+const JOBS: usize = 16;
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// Two servers on one card.
@@ -80,7 +80,7 @@ services:
     routes: [/chat]
     health: {health}
     cool_down: 1ms
-    gpu_hold: {{min: 100ms, max: 400ms}}
+    gpu_hold: {{min: 100ms, max: 200ms}}
     kind:
       http:
         {probe}
@@ -245,13 +245,13 @@ async fn a_server_that_is_killed_and_started_again_disturbs_nobody_for_long() {
     let jobs = submit_all(&scene).await;
     let mut it = it;
     for (i, job) in jobs.iter().enumerate() {
-        if i % 10 == 4 {
+        if i % 8 == 2 {
             let address = it.image.kill().await;
             it.image = Node::start_on(Some(&it.gpu), address, image())
                 .await
                 .unwrap();
         }
-        if i % 10 == 8 {
+        if i % 8 == 6 {
             let address = it.chat.kill().await;
             sleep(Duration::from_millis(100)).await;
             it.chat = Node::start_on(Some(&it.gpu), address, chat(12))
@@ -288,7 +288,7 @@ async fn a_gateway_that_is_killed_takes_up_who_holds_the_card() {
         );
     }
     for (i, job) in jobs.iter().enumerate() {
-        if i % 8 == 3 {
+        if i % 6 == 3 {
             phoenix.die_and_rise();
         }
         let document = phoenix.over(job).await;
