@@ -1,6 +1,7 @@
 //! The rules at the top of `sharing`, one by one, through the fleet.
 
 mod holding;
+mod random;
 mod switching;
 mod trouble;
 
@@ -123,6 +124,12 @@ impl Gpu {
         if freed {
             self.say();
         }
+    }
+
+    /// Lets something happen, and nothing follow.
+    fn apply_only(&mut self, event: Event) {
+        let actions = self.fleet.apply(event, self.now);
+        self.seen.extend(actions);
     }
 
     fn plan(&mut self, specs: Vec<Spec>) {
