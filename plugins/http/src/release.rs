@@ -223,7 +223,7 @@ mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
     use http::{Method, Request, Response, StatusCode};
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
     use std::time::Duration;
     use tabane_api::{Kind, NodeClient, NodeError, Released, Service};
     use tokio::time::Instant;
@@ -255,7 +255,7 @@ mod tests {
 
         async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, NodeError> {
             let path = request.uri().to_string();
-            let mut told = self.told.lock().unwrap();
+            let mut told = self.told.lock();
             if path == "/health" {
                 let gone = told
                     .first()
@@ -293,7 +293,7 @@ mod tests {
         let node = Node::new(202, 0, 20_000);
         let (released, _) = release(&block, &node).await;
         assert_eq!(released, Ok(Released::Freed));
-        let told = node.told.lock().unwrap();
+        let told = node.told.lock();
         assert_eq!((&told[0].0, &*told[0].1), (&Method::POST, "/unload"));
     }
 
@@ -303,7 +303,7 @@ mod tests {
         let block = r#"{"release": {"path": "/free", "body": {"free_memory": true}}}"#;
         let (released, took) = release(block, &node).await;
         assert_eq!((released, took), (Ok(Released::Freed), Duration::ZERO));
-        assert_eq!(node.told.lock().unwrap()[0].2, r#"{"free_memory":true}"#);
+        assert_eq!(node.told.lock()[0].2, r#"{"free_memory":true}"#);
     }
 
     #[tokio::test(start_paused = true)]
