@@ -577,6 +577,7 @@ mod tests {
         endpoint.finished(Duration::from_secs(1));
         endpoint.first_byte(Duration::from_secs(1));
         metrics.probe("a/http", ProbeOutcome::Timeout);
+        metrics.gpu_switched("a");
         metrics.reload_succeeded(3, "abc", Duration::from_millis(1));
         let gauge = EndpointGauge {
             node: "a\"b".into(),
