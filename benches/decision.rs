@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tabane::config::plan::{HealthPlan, Target};
+use tabane::config::plan::{HealthPlan, PricePlan, Target};
 use tabane::fleet::{self, End, Fleet, Spec};
 use tabane::schedule::{
     Action, Event, PoolId, QueueLimits, Room, Schedule, Share, Span, Ticket, TicketId, Turn,
@@ -30,8 +30,9 @@ impl Room for OnePool<'_> {
         );
     }
 
-    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
-        self.0.take(endpoint, ticket.need.slots, self.2)
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
+        let fits = self.0.take(endpoint, ticket.need.slots, self.2);
+        fits.then_some(1.0)
     }
 }
 
@@ -50,6 +51,7 @@ fn fleet(n: usize, now: Instant) -> (Fleet, Vec<EndpointId>) {
             h2: false,
         },
         slots: 1,
+        takes: fleet::Takes::default(),
         drained: false,
         health: HealthPlan::default(),
         drain: Duration::ZERO,
@@ -88,9 +90,13 @@ fn ticket(id: u64, class: usize, policy: &Arc<dyn Policy>, now: Instant) -> Tick
         pool: PoolId(0),
         need,
         policy: policy.clone(),
+        kind: None,
+        price: PricePlan::default(),
         excluded: Vec::new(),
         turn: Turn::Held(now),
         since: now,
+        before_s: 0.0,
+        barred: Vec::new(),
         share: Share::default(),
         patience: Duration::from_secs(600),
         expected: Span::new(1.0, 0.1),

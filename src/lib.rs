@@ -16,6 +16,7 @@ pub mod fuzzing;
 pub mod jobs;
 pub mod reload;
 pub mod schedule;
+pub mod simulate;
 #[cfg(test)]
 mod simulation;
 pub mod store;

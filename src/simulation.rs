@@ -3,7 +3,7 @@
 //! After every event the promises are checked that no single table can show: slots, order, conservation, and
 //! that nobody waits beside a free slot. A seed that fails is named.
 
-use crate::config::plan::{HealthPlan, Target};
+use crate::config::plan::{HealthPlan, PricePlan, Target};
 use crate::fleet::{self, End, Failure, Fleet, Spec};
 use crate::schedule::{
     Action, Event, PoolId, QueueLimits, Room, Schedule, Share, Span, Ticket, TicketId, Turn,
@@ -45,9 +45,10 @@ impl Room for Pools<'_> {
         );
     }
 
-    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
         assert!(self.0.usable(endpoint), "only what is usable is granted");
-        self.0.take(endpoint, ticket.need.slots, self.1)
+        let fits = self.0.take(endpoint, ticket.need.slots, self.1);
+        fits.then_some(1.0)
     }
 }
 
@@ -118,6 +119,7 @@ impl Farm {
                     h2: false,
                 },
                 slots: 1 + self.below(3) as u32,
+                takes: fleet::Takes::default(),
                 drained: self.below(10) == 0,
                 health: HealthPlan {
                     rise: 1,
@@ -184,6 +186,8 @@ impl Farm {
             pool: PoolId(service as u32),
             need,
             policy: self.policy.clone(),
+            kind: None,
+            price: PricePlan::default(),
             excluded: Vec::new(),
             // A job's number is not the order in which it comes to wait: a second attempt keeps its turn.
             turn: match self.below(3) {
@@ -194,6 +198,8 @@ impl Farm {
                 _ => Turn::Held(self.now),
             },
             since: self.now,
+            before_s: 0.0,
+            barred: Vec::new(),
             share: Share::default(),
             patience: Duration::from_secs(600),
             expected: Span::new(self.below(9) as f64, 1.0),

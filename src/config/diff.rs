@@ -185,7 +185,8 @@ fn change<T>(
 
 fn same_endpoint((old, a): (&Plan, &EndpointPlan), (new, b): (&Plan, &EndpointPlan)) -> bool {
     a.target == b.target
-        && (a.slots, a.vram_mib) == (b.slots, b.vram_mib)
+        && a.slots == b.slots
+        && (&a.models, a.max_size, a.vram_mib) == (&b.models, b.max_size, b.vram_mib)
         && service_name(old, a.probed_by) == service_name(new, b.probed_by)
 }
 
@@ -213,9 +214,10 @@ fn same_service(
         && a.timeouts == b.timeouts
         && a.body == b.body
         && (a.cool_down, a.drain) == (b.cool_down, b.drain)
-        && a.gpu_hold == b.gpu_hold
         && (a.socket_idle, a.socket_ping) == (b.socket_idle, b.socket_ping)
         && (&a.jobs, &a.cors) == (&b.jobs, &b.cors)
+        && (a.interactive, a.patience, a.gpu_hold) == (b.interactive, b.patience, b.gpu_hold)
+        && (a.price, a.scale) == (b.price, b.scale)
         && routes(old, i).eq(routes(new, j))
 }
 

@@ -4,6 +4,7 @@
 //! The doc comments are what an editor shows, by way of `conf/tabane.schema.json`.
 
 use super::file_jobs::{Cors, Jobs, JobsWord, Webhooks};
+use super::file_placement::{Price, Scale};
 use super::typed::{Field, Named, OneOrMany, Raw, Short};
 use super::units::{OrNone, Size, Span};
 use schemars::JsonSchema;
@@ -154,6 +155,10 @@ pub(crate) struct Tenant {
     pub(crate) weight: Field<u64>,
     /// The most urgent that its jobs may ask for, where a service says `priority: header`; 0.
     pub(crate) priority_cap: Field<u64>,
+    /// How many of its requests may wait for a node at once; any number. Past it, 429.
+    pub(crate) max_waiting: Field<u64>,
+    /// How many slots its work may take at once; any number. What is more waits.
+    pub(crate) max_at_work: Field<u64>,
 }
 
 /// One machine, or one card with its own servers: facts about it.
@@ -210,6 +215,10 @@ pub(crate) struct Endpoint {
     pub(crate) h2: Field<bool>,
     /// How its certificate is checked; for `https` only.
     pub(crate) tls: Field<Tls>,
+    /// The models that it has; what its probe says. What asks for another goes elsewhere.
+    pub(crate) models: Field<OneOrMany<String>>,
+    /// The largest request it takes, in the unit of its class (steps, frames); any. A larger one goes elsewhere.
+    pub(crate) max_size: Field<f64>,
 }
 
 /// TLS towards a node.
@@ -272,6 +281,14 @@ pub(crate) struct Service {
     pub(crate) socket_ping: Field<OrNone<Span>>,
     /// Whether requests are accepted for later: `off`, `opt-in` (the default where there is a `data_dir`: those that say `Prefer: respond-async`), `always`, or a map.
     pub(crate) jobs: Field<Short<Jobs>>,
+    /// Whether its requests go before all that are not, whoever asks: a person waits for them; false.
+    pub(crate) interactive: Field<bool>,
+    /// How long one may be made to wait, beside a node that is free, for a better one; 10m, or `none` for as long as it takes.
+    pub(crate) patience: Field<OrNone<Span>>,
+    /// What it may spend on nodes with a `price_per_hour`.
+    pub(crate) price: Field<Price>,
+    /// What an autoscaler is told of its pool.
+    pub(crate) scale: Field<Scale>,
     /// Which web pages may ask: `"*"`, an origin, a list of them, or a map with `origins`.
     pub(crate) cors: Field<Short<Cors>>,
     /// Which hosts and paths lead here, on listeners without a service of their own.
@@ -399,6 +416,8 @@ pub(crate) struct Route {
     pub(crate) priority: Field<Short<Priority>>,
     /// `off`, `opt-in` or `always`, in place of what the service says.
     pub(crate) jobs: Field<JobsWord>,
+    /// In place of what the service says.
+    pub(crate) interactive: Field<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

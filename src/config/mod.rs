@@ -11,6 +11,7 @@ mod expand;
 mod fault;
 mod file;
 mod file_jobs;
+mod file_placement;
 mod findings;
 pub mod host;
 mod load;
@@ -33,3 +34,5 @@ pub use diff::{Change, Diff, diff};
 pub use load::{Loaded, load, load_text};
 pub use problem::Problem;
 pub use schema::schema;
+
+pub(crate) use problem::suggest;

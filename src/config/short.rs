@@ -38,7 +38,7 @@ impl FromWord for Admin {
 }
 
 impl FromWord for Tenant {
-    const EXPECTED: &'static str = "a key, or a map with `key`, `keys` and `weight`";
+    const EXPECTED: &'static str = "a key, or a map with `key`, `keys`, `weight` and more";
     const WORD: &'static str = "its key";
 
     fn from_word(word: &str) -> Result<Self, String> {
@@ -62,7 +62,7 @@ impl FromWord for Gpu {
 }
 
 impl FromWord for Endpoint {
-    const EXPECTED: &'static str = "a URL, or a map with `url`, `slots`, `h2` and `tls`";
+    const EXPECTED: &'static str = "a URL, or a map with `url`, `slots`, `models` and more";
     const WORD: &'static str = "its URL";
 
     fn from_word(word: &str) -> Result<Self, String> {

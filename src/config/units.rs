@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 /// Longer than anything here needs, short enough that adding it to any clock is safe.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// A duration: `500ms`, `30s`, `5m`, `1h30m`, `2d`, or `0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -228,6 +228,7 @@ impl Work {
             jobs: &service.plan.jobs,
             retry: &service.plan.retry,
         };
+        let short = matches!(&came, Came::Error(RunError::OutOfMemory(_)));
         let After {
             ended,
             blame,
@@ -235,6 +236,9 @@ impl Work {
         } = jobs::after(came, &self.job, rules, runner.jobs.now());
         let endpoint = lease.upstream().name.clone();
         let failed = !matches!(blame, Blame::None | Blame::Unused | Blame::BrokenOff);
+        if short {
+            lease.ran_out_of_memory();
+        }
         if matches!(&ended, Some(ended) if matches!(ended.next, Next::Over(JobState::Succeeded, _)))
         {
             lease.went_well();
@@ -254,7 +258,7 @@ impl Work {
             runner.jobs.discard(&leftover).await;
         }
         let Some(ended) = ended else { return };
-        if matches!(blame, Blame::None) || failed {
+        if (matches!(blame, Blame::None) && !short) || failed {
             self.shared.class_ended(&self.job, &endpoint, failed);
         }
         if let Some(job) = write(&runner, &self.job, Some(&endpoint), ended).await

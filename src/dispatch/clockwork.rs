@@ -52,7 +52,7 @@ impl Dispatch {
         }
     }
 
-    /// Writes what was learned of times since the last call.
+    /// Writes what was learned of times, and of GPU memory, since the last call.
     pub async fn write_times(&self) {
         let Some(jobs) = self.jobs() else { return };
         let changed = self.0.core.lock().rooms.times.changed();
@@ -61,6 +61,7 @@ impl Dispatch {
         {
             tracing::warn!(%error, "what was learned of times cannot be kept");
         }
+        self.write_shortages().await;
     }
 
     /// Deletes what was kept long enough.

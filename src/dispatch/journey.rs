@@ -1,6 +1,6 @@
 //! The way of one request: who and where, what it asks for, and the lease it gets or waits for.
 
-use super::core::{Tell, Waiter};
+use super::waiters::{Tell, Waiter};
 use super::world::{ListenerKey, LiveService, World};
 use super::{Dispatch, Lease, Shared, now};
 use crate::access::Identity;
@@ -39,10 +39,15 @@ pub struct Journey {
     cap: Urgency,
     /// What its tenant may have.
     share: Share,
+    /// How many requests of its tenant may wait at once.
+    max_waiting: Option<usize>,
     /// Endpoints that failed it.
     excluded: Vec<EndpointId>,
     arrived: Instant,
 }
+
+/// When a tenant that has as many waiting as it may should come back: one of them may have had its turn by then.
+const COME_BACK: Duration = Duration::from_secs(5);
 
 /// What comes next for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +105,7 @@ impl Dispatch {
             need: Need::of_class(""),
             cap: world.priority_cap(&caller.tenant),
             share: world.share(&caller.tenant),
+            max_waiting: world.max_waiting(&caller.tenant),
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -153,6 +159,7 @@ impl Dispatch {
             need: Need::of_class(""),
             cap: world.priority_cap(&ask.caller.tenant),
             share: world.share(&ask.caller.tenant),
+            max_waiting: world.max_waiting(&ask.caller.tenant),
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -175,23 +182,9 @@ impl Dispatch {
         }
     }
 
-    /// Whether any endpoint of the file could ever serve it.
-    ///
-    /// Errors: `NoFit`, with the nearest miss.
-    pub fn could_ever(&self, journey: &Journey) -> Result<(), Refusal> {
-        let core = self.0.core.lock();
-        match core.rooms.nobody_fits(journey.service.pool, &journey.need) {
-            None => Ok(()),
-            Some(why) => Err(Refusal::NoFit {
-                service: journey.service.plan.name.to_string(),
-                why,
-            }),
-        }
-    }
-
     /// Gets slots on an endpoint, at once or after waiting. Dropping the future gives the place up.
     ///
-    /// Errors: `QueueFull`, `WaitedTooLong`, `NoFit`, `ShuttingDown`.
+    /// Errors: `QueueFull`, `TenantFull`, `WaitedTooLong`, `NoFit`, `ShuttingDown`.
     pub async fn lease(&self, journey: &Journey) -> Result<Lease, Refusal> {
         let shared = &self.0;
         let id = TicketId(shared.tickets.fetch_add(1, Ordering::Relaxed));
@@ -202,9 +195,13 @@ impl Dispatch {
             pool: journey.service.pool,
             need: journey.need.clone(),
             policy: journey.service.policy.clone(),
+            kind: Some(journey.service.kind.clone()),
+            price: journey.service.plan.price,
             excluded: journey.excluded.clone(),
             turn: Turn::Held(journey.arrived),
             since: journey.arrived,
+            before_s: 0.0,
+            barred: Vec::new(),
             share: journey.share,
             patience: journey.service.plan.patience,
             expected: Span::default(),
@@ -217,9 +214,9 @@ impl Dispatch {
             if shared.over.load(Ordering::Acquire) {
                 return Err(Refusal::ShuttingDown);
             }
-            if let Some(why) = core.rooms.nobody_fits(ticket.pool, &ticket.need) {
-                let service = ticket.service.to_string();
-                return Err(Refusal::NoFit { service, why });
+            let Ticket { need, share, .. } = &ticket;
+            if let Some(refusal) = core.not_today(&journey.service, need, *share, now) {
+                return Err(refusal);
             }
             let own = core
                 .schedule(schedule::Event::Arrived(ticket), now, out)
@@ -233,16 +230,24 @@ impl Dispatch {
             match own {
                 Some(action) => core.granted(&action).map(Ok),
                 None => {
+                    let tenant = &journey.need.tenant;
+                    let has = core.waiters.held_by(tenant);
+                    if journey.max_waiting.is_some_and(|most| has >= most) {
+                        core.schedule(schedule::Event::Left(id), now, out);
+                        return Err(Refusal::TenantFull {
+                            tenant: tenant.to_string(),
+                            has,
+                            what: "requests waiting",
+                            retry_after: COME_BACK,
+                        });
+                    }
                     let (tell, told) = oneshot::channel();
-                    core.waiters.insert(
-                        id,
-                        Waiter {
-                            tell: Tell::Client(tell),
-                            ticket: id,
-                            service: journey.service.clone(),
-                            need: journey.need.clone(),
-                        },
-                    );
+                    core.waiters.insert(Waiter {
+                        tell: Tell::Client(tell),
+                        ticket: id,
+                        service: journey.service.clone(),
+                        need: journey.need.clone(),
+                    });
                     Ok(Err(told))
                 }
             }
@@ -374,6 +379,11 @@ impl Journey {
     /// What it needs.
     pub fn need(&self) -> &Need {
         &self.need
+    }
+
+    /// What its tenant may have.
+    pub(super) fn share(&self) -> Share {
+        self.share
     }
 
     /// Takes no slot from here on: it is a socket, or something as idle.

@@ -59,6 +59,10 @@ impl Lease {
         &self.upstream
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The ticket it was granted to.
     pub(super) fn ticket(&self) -> TicketId {
         self.ticket

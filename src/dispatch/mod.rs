@@ -9,6 +9,8 @@ mod attempt;
 mod budget;
 mod clockwork;
 mod core;
+mod fit;
+mod hopeless;
 mod journey;
 mod lease;
 mod measure;
@@ -21,21 +23,28 @@ mod rooms;
 mod route;
 mod runner;
 mod sharing;
+mod shortages;
+mod spending;
 #[cfg(test)]
 mod tests;
 mod times;
 mod upstream;
 mod view;
+mod waiters;
 mod world;
 
+pub use fit::{Lack, Miss};
 pub use journey::{Journey, Step};
 pub use lease::{Lease, Revocation};
+pub use pools::Pools;
+pub use rooms::{Over, Rooms};
 pub use route::normalise;
+pub use times::Times;
 pub use upstream::Upstream;
 pub use view::{CandidateView, Explanation, NodeView, PoolView, ServiceView};
 pub use world::{ListenerKey, LiveService, World, listener_keys};
 
-use self::core::{Core, Outbox, Tell, specs};
+use self::core::{Core, Outbox};
 use crate::config::plan::Plan;
 use crate::fleet::{self, End};
 use crate::schedule::{self, Schedule};
@@ -45,7 +54,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rooms::Rooms;
 use runner::Runner;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +61,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Need, NodeClient, ProbeError, Stopped, Vitals};
 use tokio::sync::{Notify, watch};
+use waiters::{Tell, Waiters};
 
 /// The gateway's middle: a handle, cheap to clone.
 #[derive(Clone)]
@@ -116,7 +125,7 @@ impl Dispatch {
                 upstreams: HashMap::new(),
                 kinds: HashMap::new(),
                 moved: Vec::new(),
-                waiters: HashMap::new(),
+                waiters: Waiters::default(),
                 jobs: HashMap::new(),
             }),
             world: ArcSwap::from_pointee(None),
@@ -143,12 +152,9 @@ impl Dispatch {
         let world = Arc::new(world);
         shared.turn(|core, now, out| {
             // Whoever waits is served by the new pools, so these come first.
-            let actions = core
-                .rooms
-                .fleet
-                .apply(fleet::Event::Plan(specs(&world.plan)), now);
-            core.place_members(&world);
-            core.rooms.times.weigh(&world.plan);
+            let actions = core.rooms.install(&world.plan, now);
+            core.place_upstreams(&world);
+            core.refuse_hopeless(now, out);
             core.match_waiting(now, out);
             out.fleet.extend(actions);
             shared.world.store(Arc::new(Some(world.clone())));
@@ -319,10 +325,10 @@ impl Dispatch {
     /// Lets time pass for the fleet: cooling ends, ejections end, drain times run out. Runs for ever.
     pub async fn keep_time(&self) {
         loop {
-            let due = self.0.core.lock().rooms.fleet.next_due();
+            let due = self.0.core.lock().rooms.next_due();
             match due {
                 Some(due) => tokio::select! {
-                    () = tokio::time::sleep_until(due.into()) => self.0.turn(|core, now, out| core.apply(fleet::Event::Tick, now, out)),
+                    () = tokio::time::sleep_until(due.into()) => self.0.turn(|core, now, out| core.tick(now, out)),
                     () = self.0.due.notified() => {}
                 },
                 None => self.0.due.notified().await,
@@ -339,9 +345,9 @@ impl Shared {
         let mut out = Outbox::default();
         let (done, due_changed) = {
             let mut core = self.core.lock();
-            let before = core.rooms.fleet.next_due();
+            let before = core.rooms.next_due();
             let done = act(&mut core, now(), &mut out);
-            (done, core.rooms.fleet.next_due() != before)
+            (done, core.rooms.next_due() != before)
         };
         if due_changed {
             self.due.notify_one();
@@ -452,19 +458,16 @@ impl Shared {
         let (slots, endpoint) = (lease.need().slots, lease.upstream().id);
         let cool_down = lease.service().plan.cool_down;
         self.turn(|core, now, out| {
-            let well = matches!(end, End::Done) && lease.is_learned();
-            let on = (endpoint, &*lease.upstream().name);
-            core.rooms.times.ended(lease.ticket(), on, well, now);
-            core.apply(
-                fleet::Event::Ended {
-                    endpoint,
-                    slots,
-                    end,
-                    cool_down,
-                },
-                now,
-                out,
-            )
+            let over = Over {
+                ticket: lease.ticket(),
+                endpoint,
+                name: &lease.upstream().name,
+                slots,
+                end,
+                cool_down,
+                well: lease.is_learned(),
+            };
+            core.ended(&over, now, out);
         });
     }
 

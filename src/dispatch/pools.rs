@@ -1,5 +1,6 @@
+use crate::fleet::Fleet;
 use crate::schedule::PoolId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tabane_api::EndpointId;
 
@@ -25,6 +26,31 @@ impl Pools {
             .get(&pool)
             .map(Vec::as_slice)
             .unwrap_or_default()
+    }
+
+    /// Which domain each pool belongs to: pools that share a node, directly or by others, belong to the same, which is
+    /// called by the lowest of their numbers.
+    pub fn domains(&self, fleet: &Fleet) -> HashMap<PoolId, u32> {
+        let mut domains: BTreeMap<PoolId, u32> = self.members.keys().map(|p| (*p, p.0)).collect();
+        let mut of_node: BTreeMap<Arc<str>, Vec<PoolId>> = BTreeMap::new();
+        for (pool, members) in &self.members {
+            for endpoint in members.iter().filter_map(|(id, _)| fleet.get(*id)) {
+                of_node
+                    .entry(endpoint.node().name.clone())
+                    .or_default()
+                    .push(*pool);
+            }
+        }
+        for pools in of_node.values() {
+            let all: Vec<u32> = pools.iter().map(|pool| domains[pool]).collect();
+            let Some(least) = all.iter().min().copied() else {
+                continue;
+            };
+            for domain in domains.values_mut().filter(|domain| all.contains(domain)) {
+                *domain = least;
+            }
+        }
+        domains.into_iter().collect()
     }
 
     /// Puts these pools in place of all others.

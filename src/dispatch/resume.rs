@@ -42,6 +42,7 @@ impl Dispatch {
                 "some learned times cannot be read; they are learned anew"
             );
         }
+        self.read_shortages().await;
         let (mut after, mut count) = (0, 0);
         loop {
             let page = runner.jobs.store().unfinished(after, PAGE).await?;
@@ -178,7 +179,7 @@ impl Shared {
             if let Some(endpoint) = rooms.fleet.get(endpoint) {
                 rooms
                     .times
-                    .began(ticket, &job.service, &job.need, endpoint, now());
+                    .began(ticket, &job.service, &job.need, endpoint, 0.0, now());
             }
             upstream
         };

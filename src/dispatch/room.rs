@@ -1,26 +1,44 @@
+use super::fit;
 use super::pools::Pools;
+use super::shortages::Shortages;
+use super::spending::{self, Spending};
 use super::times::Times;
-use crate::fleet::Fleet;
-use crate::schedule::{Room, Ticket};
+use crate::fleet::{Endpoint, Fleet};
+use crate::schedule::{PoolId, Room, Row, Ticket};
 use std::time::Instant;
-use tabane_api::{Candidate, EndpointId, Need, NodeFacts};
+use tabane_api::{Candidate, EndpointId, Mode, Need, Terms};
 
-/// Where fleet and schedule meet: who could serve a ticket, and the taking of a slot.
+/// Where fleet and schedule meet: who could serve a ticket at what cost, and the taking of a slot.
 pub(super) struct FleetRoom<'a> {
     pub(super) fleet: &'a mut Fleet,
     pub(super) pools: &'a Pools,
     pub(super) times: &'a mut Times,
+    pub(super) spending: &'a mut Spending,
+    pub(super) shortages: &'a Shortages,
     pub(super) now: Instant,
 }
 
 impl Room for FleetRoom<'_> {
     fn candidates<'b>(&'b self, ticket: &Ticket, into: &mut Vec<Candidate<'b>>) {
-        let members = self.pools.members(ticket.pool);
-        into.extend(
-            members
-                .iter()
-                .filter_map(|&(id, weight)| self.candidate(id, weight, &ticket.need)),
-        );
+        let asks = ticket.policy.mode() != Mode::Load && ticket.need.slots > 0;
+        let row = asks.then(|| self.times.row(&ticket.service, &ticket.need));
+        let need = &ticket.need;
+        let short = self.shortages.of(&ticket.service, need);
+        for &(id, weight) in self.pools.members(ticket.pool) {
+            let Some(endpoint) = self.fleet.get(id).filter(|e| e.is_usable()) else {
+                continue;
+            };
+            let spared = short.is_none_or(|short| short.spares(&endpoint.node().name, self.now));
+            if !spared || !fit::fits(need, endpoint) {
+                continue;
+            }
+            let mut candidate = endpoint.candidate(weight);
+            if let Some(row) = row {
+                self.price(ticket, row, endpoint, &mut candidate);
+            }
+            into.push(candidate);
+        }
+        self.within_means(ticket, into);
         // An endpoint that failed this request is passed over only while there is another: a pool of one
         // is tried again rather than given up.
         if !ticket.excluded.is_empty() && into.iter().any(|c| !ticket.excluded.contains(&c.id)) {
@@ -28,47 +46,101 @@ impl Room for FleetRoom<'_> {
         }
     }
 
-    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
-        if !self.fleet.take(endpoint, ticket.need.slots, self.now) {
-            return false;
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
+        let need = &ticket.need;
+        if !self.fleet.take(endpoint, need.slots, self.now) {
+            return None;
         }
-        if ticket.need.interactive {
+        if need.interactive && need.slots > 0 {
             self.fleet.serves_person(endpoint, self.now);
         }
-        if let Some(endpoint) = self.fleet.get(endpoint) {
-            let Ticket {
-                id, service, need, ..
-            } = ticket;
-            self.times.began(*id, service, need, endpoint, self.now);
+        let endpoint = self.fleet.get(endpoint)?;
+        if need.slots == 0 {
+            return Some(0.0);
         }
-        true
+        let row = self.times.row(&ticket.service, need);
+        let mut candidate = endpoint.candidate(1);
+        candidate.terms = self.times.terms(row, need, &candidate, &ticket.price);
+        let usd = spending::usd(ticket, &candidate);
+        let node_s = share(need.slots, endpoint.slots()) * candidate.terms.occupied_s();
+        self.times
+            .began(ticket.id, &ticket.service, need, endpoint, usd, self.now);
+        self.spending.spend(&ticket.service, usd, self.now);
+        Some(node_s)
+    }
+
+    fn has_room(&self, pool: PoolId) -> bool {
+        let members = self.pools.members(pool).iter();
+        let mut usable = members
+            .filter_map(|(id, _)| self.fleet.get(*id))
+            .filter(|endpoint| endpoint.is_usable());
+        usable.any(|endpoint| endpoint.used() < endpoint.slots())
+    }
+
+    fn slots(&self, endpoint: &Candidate<'_>) -> Vec<f64> {
+        let mut slots = vec![0.0; endpoint.slots.saturating_sub(endpoint.used) as usize];
+        slots.extend(self.times.frees(endpoint.id, self.now));
+        // What cools is free soon, and nobody knows when.
+        slots.resize(endpoint.slots as usize, COOLING_S);
+        slots
     }
 }
+
+/// When a slot that cools is taken to be free.
+const COOLING_S: f64 = 1.0;
 
 impl FleetRoom<'_> {
-    fn candidate(&self, id: EndpointId, weight: u32, need: &Need) -> Option<Candidate<'_>> {
-        let endpoint = self.fleet.get(id).filter(|e| e.is_usable())?;
-        lacks(need, endpoint.node())
-            .is_none()
-            .then(|| endpoint.candidate(weight))
+    /// Takes those out that have a price and are not to be paid for now.
+    fn within_means(&self, ticket: &Ticket, among: &mut Vec<Candidate<'_>>) {
+        if ticket.need.slots == 0 || among.iter().all(|c| c.node.usd_per_hour <= 0.0) {
+            return;
+        }
+        let row = self.times.row(&ticket.service, &ticket.need);
+        let spent_usd = self.spending.in_last_hour(&ticket.service, self.now);
+        let free = among.iter().filter(|c| c.node.usd_per_hour <= 0.0);
+        let soonest_s = free
+            .map(|c| self.wait_s(c, &ticket.need))
+            .min_by(f64::total_cmp);
+        among.retain(|candidate| {
+            let mut priced = *candidate;
+            if priced.terms == Terms::default() {
+                priced.terms = self
+                    .times
+                    .terms(row, &ticket.need, candidate, &ticket.price);
+            }
+            spending::forbids(ticket, &priced, soonest_s, spent_usd, self.now).is_none()
+        });
+    }
+
+    /// Until the need's slots are free, seconds.
+    fn wait_s(&self, candidate: &Candidate<'_>, need: &Need) -> f64 {
+        if candidate.has_room(need) {
+            return 0.0;
+        }
+        let slots = self.slots(candidate);
+        let last = (need.slots as usize).min(slots.len());
+        last.checked_sub(1).map_or(0.0, |last| slots[last])
+    }
+
+    /// Puts a candidate's terms in place.
+    fn price(
+        &self,
+        ticket: &Ticket,
+        row: Row<'_>,
+        endpoint: &Endpoint,
+        candidate: &mut Candidate<'_>,
+    ) {
+        let need = &ticket.need;
+        let mut terms = self.times.terms(row, need, candidate, &ticket.price);
+        terms.wait_s = self.wait_s(candidate, need);
+        if let Some(kind) = &ticket.kind {
+            terms = kind.terms(need, candidate, endpoint.vitals(), terms);
+        }
+        candidate.terms = terms;
     }
 }
 
-/// What a node lacks for a need; `None` when it fits.
-pub(super) fn lacks(need: &Need, node: &NodeFacts) -> Option<String> {
-    if node.vram_mib < need.vram_mib {
-        return Some(format!(
-            "it needs {} MiB of GPU memory, node `{}` has {}",
-            need.vram_mib, node.name, node.vram_mib
-        ));
-    }
-    need.labels
-        .iter()
-        .find(|(name, value)| node.labels.get(name) != Some(value))
-        .map(|(name, value)| {
-            format!(
-                "it needs the label `{name}: {value}`, which node `{}` does not carry",
-                node.name
-            )
-        })
+/// How much of a node so many of its slots are.
+pub(super) fn share(slots: u32, of: u32) -> f64 {
+    f64::from(slots) / f64::from(of.max(1))
 }

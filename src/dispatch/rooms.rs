@@ -1,12 +1,18 @@
 //! The rooms of floor 2, and where they meet: pure, on any clock, so that what is simulated is what is done.
 
+use super::fit::{self, Miss};
 use super::pools::Pools;
-use super::room::{FleetRoom, lacks};
-use super::times::Times;
-use crate::fleet::{self, Fleet};
-use crate::schedule::{self, PoolId, Schedule};
-use std::time::Instant;
-use tabane_api::Need;
+use super::room::{FleetRoom, share};
+use super::shortages::Shortages;
+use super::spending::Spending;
+use super::times::{Held, Times};
+use crate::config::plan::{HoldPlan, Plan, Sharing};
+use crate::fleet::{self, End, Fleet};
+use crate::schedule::{self, Decision, PoolId, Schedule, Ticket, TicketId};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tabane_api::{EndpointId, Need};
 
 /// How often a card that changes hands may have others given, in one instant: each time somebody holds who did not, so it
 /// comes to an end by itself, long before this.
@@ -22,6 +28,36 @@ pub struct Rooms {
     pub pools: Pools,
     /// Learned times, and the work they are held against.
     pub times: Times,
+    /// What services spend.
+    spending: Spending,
+    /// Which classes ran out of memory where.
+    pub shortages: Shortages,
+    /// Whether any endpoint has a largest size.
+    sized: bool,
+    /// What was decided last.
+    decided: VecDeque<Decision>,
+}
+
+/// So many decisions are kept, for whoever asks why.
+const KEPT: usize = 4096;
+
+/// How the work of a ticket ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Over<'a> {
+    /// Whose it was.
+    pub ticket: TicketId,
+    /// Where.
+    pub endpoint: EndpointId,
+    /// That one's name.
+    pub name: &'a str,
+    /// How many slots it held.
+    pub slots: u32,
+    /// How it ended.
+    pub end: End,
+    /// How long its slots cool when it was broken off.
+    pub cool_down: Duration,
+    /// Whether what was asked for was done: how long it took is worth learning.
+    pub well: bool,
 }
 
 // === impl Rooms ===
@@ -34,7 +70,34 @@ impl Rooms {
             schedule,
             pools: Pools::default(),
             times: Times::default(),
+            spending: Spending::default(),
+            shortages: Shortages::default(),
+            sized: false,
+            decided: VecDeque::new(),
         }
+    }
+
+    /// Puts a plan in place of the one before: its endpoints, its pools, its weights. Who waits is to look again.
+    pub fn install(&mut self, plan: &Plan, now: Instant) -> Vec<fleet::Action> {
+        let actions = self.fleet.apply(fleet::Event::Plan(specs(plan)), now);
+        let ids: Vec<Option<EndpointId>> = plan
+            .endpoints
+            .iter()
+            .map(|e| self.fleet.by_name(&e.name))
+            .collect();
+        let pools: Vec<_> = plan
+            .pools
+            .iter()
+            .map(|pool| {
+                let members = pool.members.iter();
+                let members = members.filter_map(|m| Some((ids[m.endpoint]?, m.weight)));
+                (self.pools.id(&pool.name), members.collect())
+            })
+            .collect();
+        self.pools.replace(pools);
+        self.times.weigh(plan, &self.fleet);
+        self.regroup(now);
+        actions
     }
 
     /// Lets something happen to the fleet, and gives what comes free to those who wait.
@@ -43,7 +106,20 @@ impl Rooms {
         event: fleet::Event,
         now: Instant,
     ) -> (Vec<fleet::Action>, Vec<schedule::Action>) {
+        if let fleet::Event::Probed {
+            endpoint,
+            outcome: Ok(vitals),
+            ..
+        } = &event
+        {
+            self.times.probed(*endpoint, vitals);
+        }
         let mut actions = self.fleet.apply(event, now);
+        for action in &actions {
+            if let fleet::Action::Down(endpoint, _) | fleet::Action::Gone(endpoint) = action {
+                self.times.emptied(*endpoint);
+            }
+        }
         let freed = actions.contains(&fleet::Action::Freed);
         let mut given = Vec::new();
         if freed && self.schedule.waiting() > 0 {
@@ -54,8 +130,8 @@ impl Rooms {
         (actions, given)
     }
 
-    /// Lets something happen to those who wait. Where cards are shared, those who hold them are told who waits; what comes
-    /// of that is given away as well.
+    /// Lets something happen to those who wait. Where cards are shared, those who hold them are told who waits, and what
+    /// comes of that is given away as well.
     pub fn schedule(
         &mut self,
         event: schedule::Event,
@@ -67,8 +143,14 @@ impl Rooms {
             return (actions, given);
         }
         for _ in 0..TURNS {
-            let wanted = fleet::Event::Wanted(self.wants(now));
-            let more = self.fleet.apply(wanted, now);
+            let want = |want: &schedule::Want| fleet::Want {
+                endpoint: want.endpoint,
+                since: want.since,
+                interactive: want.interactive,
+                patience: want.patience,
+            };
+            let wants = self.schedule.wants().map(want).collect();
+            let more = self.fleet.apply(fleet::Event::Wanted(wants), now);
             let freed = more.contains(&fleet::Action::Freed);
             actions.extend(more);
             if !freed {
@@ -79,43 +161,254 @@ impl Rooms {
         (actions, given)
     }
 
-    fn pass(&mut self, event: schedule::Event, now: Instant) -> Vec<schedule::Action> {
+    fn pass(&mut self, mut event: schedule::Event, now: Instant) -> Vec<schedule::Action> {
+        if let schedule::Event::Arrived(ticket) = &mut event
+            && !ticket.price.spill_after.is_zero()
+        {
+            ticket.before_s = self.unpaid_wait_s(ticket, now);
+        }
+        if let schedule::Event::Arrived(ticket) = &mut event {
+            ticket.barred = self.barred(ticket, now);
+        }
+        self.times.refresh();
         let mut room = FleetRoom {
             fleet: &mut self.fleet,
             pools: &self.pools,
             times: &mut self.times,
+            spending: &mut self.spending,
+            shortages: &self.shortages,
             now,
         };
-        self.schedule.apply(event, &mut room, now)
+        let actions = self.schedule.apply(event, &mut room, now);
+        self.decided.extend(self.schedule.decisions());
+        let surplus = self.decided.len().saturating_sub(KEPT);
+        self.decided.drain(..surplus);
+        actions
     }
 
-    /// Who waits for endpoints that do not hold their card.
-    fn wants(&mut self, now: Instant) -> Vec<fleet::Want> {
-        let room = FleetRoom {
-            fleet: &mut self.fleet,
-            pools: &self.pools,
-            times: &mut self.times,
-            now,
+    /// When time alone changes something.
+    pub fn next_due(&self) -> Option<Instant> {
+        let dues = [
+            self.fleet.next_due(),
+            self.schedule.next_due(),
+            self.shortages.next_due(),
+        ];
+        dues.into_iter().flatten().min()
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, now: Instant) -> (Vec<fleet::Action>, Vec<schedule::Action>) {
+        let (mut actions, mut given) = self.apply(fleet::Event::Tick, now);
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let lapsed = is_due(self.shortages.next_due());
+        if lapsed {
+            self.shortages.lapse(now);
+            self.rebar(now);
+        }
+        if lapsed || is_due(self.schedule.next_due()) {
+            let (more, to_tickets) = self.schedule(schedule::Event::Freed, now);
+            actions.extend(more);
+            given.extend(to_tickets);
+        }
+        (actions, given)
+    }
+
+    /// A ticket's work is over on an endpoint: what went well is learned from, its tenant is charged, and its slots go back.
+    pub fn ended(
+        &mut self,
+        over: &Over<'_>,
+        now: Instant,
+    ) -> (Vec<fleet::Action>, Vec<schedule::Action>) {
+        let Over {
+            ticket,
+            endpoint,
+            name,
+            slots,
+            end,
+            cool_down,
+            well,
+        } = *over;
+        let held = self
+            .times
+            .ended(ticket, (endpoint, name), well && end == End::Done, now);
+        if let Some(Held {
+            service,
+            seconds,
+            slots,
+            usd,
+        }) = held
+        {
+            let (of, usd_per_hour) = self.fleet.get(endpoint).map_or((1, 0.0), |endpoint| {
+                (endpoint.slots(), endpoint.node().usd_per_hour)
+            });
+            let cost = share(slots, of) * seconds * usd_per_hour / 3600.0;
+            self.spending.spend(&service, cost - usd, now);
+            self.pass(
+                schedule::Event::Ended(ticket, share(slots, of) * seconds),
+                now,
+            );
+        }
+        let event = fleet::Event::Ended {
+            endpoint,
+            slots,
+            end,
+            cool_down,
         };
-        let wants = self.schedule.wants(&room).into_iter();
-        let want = |want: schedule::Want| fleet::Want {
-            endpoint: want.endpoint,
-            since: want.since,
-            interactive: want.interactive,
-            patience: want.patience,
-        };
-        wants.map(want).collect()
+        self.apply(event, now)
+    }
+
+    /// Pools that share nodes take turns among the same tenants: which of them belong together.
+    fn regroup(&mut self, now: Instant) {
+        let domains = self.pools.domains(&self.fleet);
+        self.pass(schedule::Event::Domains(domains), now);
+        self.rebar(now);
+    }
+
+    /// Who waits may be barred from other endpoints than before: the plan changed, or what was learned of memory.
+    pub fn rebar(&mut self, now: Instant) {
+        let mut all = self.fleet.all();
+        self.sized = all.any(|endpoint| endpoint.takes().max_size.is_some());
+        let (fleet, pools, shortages, sized) =
+            (&self.fleet, &self.pools, &self.shortages, self.sized);
+        self.schedule
+            .rebar(|ticket| barred((fleet, pools, shortages), ticket, sized, now));
     }
 
     /// Why no endpoint of the pool could ever serve a need; `None` when one could, or when there is none at all.
     pub fn nobody_fits(&self, pool: PoolId, need: &Need) -> Option<String> {
-        let members = self.pools.members(pool).iter();
-        let mut nodes = members
-            .filter_map(|(id, _)| self.fleet.get(*id))
-            .map(fleet::Endpoint::node);
-        let first = lacks(need, nodes.next()?)?;
-        nodes
-            .all(|node| lacks(need, node).is_some())
-            .then_some(first)
+        let misses = self.misses(pool, need, |miss, _| {
+            miss.lacks.retain(fit::Lack::lasts);
+        })?;
+        Some(fit::why(&misses))
     }
+
+    /// Why no endpoint of the pool could serve a need of this service today: of those that could, its class ran out of memory.
+    pub fn nobody_bears(
+        &self,
+        service: &Arc<str>,
+        pool: PoolId,
+        need: &Need,
+        now: Instant,
+    ) -> Option<String> {
+        let short = self.shortages.of(service, need)?;
+        let misses = self.misses(pool, need, |miss, endpoint| {
+            miss.lacks.retain(fit::Lack::lasts);
+            miss.lacks
+                .extend(short.lack(&need.class, &endpoint.node().name, now));
+        })?;
+        Some(fit::why(&misses))
+    }
+
+    /// What an endpoint lacks for a need of this service now; `None`: it fits.
+    pub fn miss(
+        &self,
+        service: &Arc<str>,
+        need: &Need,
+        endpoint: &fleet::Endpoint,
+        now: Instant,
+    ) -> Option<Miss> {
+        let short = self.shortages.of(service, need);
+        let learned = short.and_then(|s| s.lack(&need.class, &endpoint.node().name, now));
+        let lacks: Vec<fit::Lack> = fit::lacks(need, endpoint).chain(learned).collect();
+        (!lacks.is_empty()).then(|| Miss {
+            endpoint: endpoint.name().clone(),
+            lacks,
+        })
+    }
+
+    /// What each endpoint of the pool lacks, of what `counts` leaves or adds; `None` when one lacks nothing, or the pool is
+    /// empty.
+    fn misses(
+        &self,
+        pool: PoolId,
+        need: &Need,
+        counts: impl Fn(&mut Miss, &fleet::Endpoint),
+    ) -> Option<Vec<Miss>> {
+        let members = self.pools.members(pool).iter();
+        let mut misses = Vec::new();
+        for endpoint in members.filter_map(|(id, _)| self.fleet.get(*id)) {
+            let mut miss = Miss {
+                endpoint: endpoint.name().clone(),
+                lacks: fit::lacks(need, endpoint).collect(),
+            };
+            counts(&mut miss, endpoint);
+            if miss.lacks.is_empty() {
+                return None;
+            }
+            misses.push(miss);
+        }
+        (!misses.is_empty()).then_some(misses)
+    }
+
+    fn barred(&self, ticket: &Ticket, now: Instant) -> Vec<EndpointId> {
+        let rooms = (&self.fleet, &self.pools, &self.shortages);
+        barred(rooms, ticket, self.sized, now)
+    }
+}
+
+/// The endpoints that others with a ticket's needs may get, and it may not.
+fn barred(
+    (fleet, pools, shortages): (&Fleet, &Pools, &Shortages),
+    ticket: &Ticket,
+    sized: bool,
+    now: Instant,
+) -> Vec<EndpointId> {
+    let short = shortages.of(&ticket.service, &ticket.need);
+    if short.is_none() && !sized {
+        return Vec::new();
+    }
+    let members = pools.members(ticket.pool).iter();
+    let endpoints = members.filter_map(|(id, _)| fleet.get(*id));
+    let out = endpoints.filter(|endpoint| {
+        let most = endpoint.takes().max_size;
+        most.is_some_and(|most| ticket.need.size > most)
+            || short.is_some_and(|short| !short.spares(&endpoint.node().name, now))
+    });
+    out.map(fleet::Endpoint::id).collect()
+}
+
+/// The fleet's view of a plan.
+fn specs(plan: &Plan) -> Vec<fleet::Spec> {
+    // A removed node may go on for as long as the most patient of the services that use it says.
+    let mut drains = vec![Duration::ZERO; plan.endpoints.len()];
+    let mut holds: Vec<Option<HoldPlan>> = vec![None; plan.endpoints.len()];
+    for service in &plan.services {
+        for member in &plan.pools[service.pool].members {
+            drains[member.endpoint] = drains[member.endpoint].max(service.drain);
+            let hold = holds[member.endpoint].get_or_insert(service.gpu_hold);
+            hold.min = hold.min.max(service.gpu_hold.min);
+            hold.max = hold.max.max(service.gpu_hold.max);
+        }
+    }
+    // An endpoint that no pool holds is nobody's business; `check` has warned of it.
+    plan.endpoints
+        .iter()
+        .zip(drains.into_iter().zip(holds))
+        .filter_map(|(endpoint, (drain, hold))| {
+            let node = &plan.nodes[endpoint.node];
+            let claim = |whole| fleet::Claim {
+                whole,
+                vram_mib: endpoint.vram_mib,
+                hold: hold.unwrap_or_default(),
+            };
+            Some(fleet::Spec {
+                name: endpoint.name.clone(),
+                node: node.facts.clone(),
+                target: endpoint.target.clone(),
+                slots: endpoint.slots,
+                takes: fleet::Takes {
+                    models: endpoint.models.clone(),
+                    max_size: endpoint.max_size,
+                },
+                drained: node.drained,
+                health: plan.services[endpoint.probed_by?].health,
+                drain,
+                claim: match node.sharing {
+                    Sharing::Free => None,
+                    Sharing::Exclusive => Some(claim(true)),
+                    Sharing::Fits => Some(claim(false)),
+                },
+            })
+        })
+        .collect()
 }

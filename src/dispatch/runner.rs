@@ -3,7 +3,7 @@
 //!
 //! A ticket is small and can be made again from the store, so all that wait have one, and a restart takes them all up.
 
-use super::core::{Tell, Waiter};
+use super::waiters::{Tell, Waiter};
 use super::{Dispatch, Lease, Shared, World, attempt, now};
 use crate::fleet::End;
 use crate::jobs::{Jobs, Standing};
@@ -109,7 +109,12 @@ impl Dispatch {
     pub fn standing(&self, job: &JobRecord) -> Standing {
         let mut core = self.0.core.lock();
         let Some(waiter) = core.jobs.get(&job.id).and_then(|id| core.waiters.get(id)) else {
-            return Standing::default();
+            drop(core);
+            let parked = self.0.runner.get().is_some_and(|r| r.is_parked(&job.id));
+            return Standing {
+                stuck: parked.then(|| format!("there is no service `{}` now", job.service)),
+                ..Standing::default()
+            };
         };
         let pool = waiter.service.pool;
         let before = core.rooms.schedule.before(core.jobs[&job.id]);
@@ -119,6 +124,7 @@ impl Dispatch {
             eta_s: before
                 .and_then(|(_, before)| core.rooms.eta(pool, before, own, now()))
                 .map(|eta| (eta.p50_s, eta.p90_s)),
+            stuck: core.rooms.nobody_fits(pool, &job.need),
         }
     }
 
@@ -157,6 +163,11 @@ impl Dispatch {
             let is = world.service(&was.plan.name);
             is.is_none_or(|is| !Arc::ptr_eq(&was.policy, &is.policy) || was.pool != is.pool)
         });
+        let stuck = self.0.core.lock().stuck();
+        for ((service, class), (jobs, why)) in stuck {
+            tracing::warn!(%service, %class, jobs, %why,
+                "jobs wait for what no node of the file has; they go on waiting, for another file or for somebody to cancel them");
+        }
         let parked = std::mem::take(&mut *runner.parked.lock());
         let now = runner.jobs.now();
         let mut delayed = runner.delayed.lock();
@@ -182,9 +193,9 @@ impl Shared {
         }
         let id = TicketId(self.tickets.fetch_add(1, Ordering::Relaxed));
         let aside = runner.set_aside(job);
-        self.turn(|core, now, out| {
+        let hopeless = self.turn(|core, now, out| {
             if core.jobs.contains_key(&job.id) {
-                return;
+                return None;
             }
             // Under the lock, as a reload puts its world in place: no ticket is made of one that is gone.
             let world = Option::clone(&self.world.load());
@@ -194,8 +205,15 @@ impl Shared {
             let service = world.and_then(|world| world.service(&job.service).cloned());
             let Some(service) = service else {
                 runner.parked.lock().insert(job.id.clone());
-                return;
+                return None;
             };
+            // What no endpoint could ever serve goes on waiting.
+            let never = core.never(&service, &job.need, share);
+            if never.is_none()
+                && let Some(why) = core.not_today(&service, &job.need, share, now)
+            {
+                return Some(why);
+            }
             let by_name = |name: &Arc<str>| core.rooms.fleet.by_name(name);
             let failed: Vec<EndpointId> = job.failed_on.iter().filter_map(by_name).collect();
             let mut excluded: Vec<EndpointId> = aside.iter().filter_map(by_name).collect();
@@ -216,9 +234,13 @@ impl Shared {
                 pool: service.pool,
                 need: job.need.clone(),
                 policy: service.policy.clone(),
+                kind: Some(service.kind.clone()),
+                price: service.plan.price,
                 excluded,
                 turn: Turn::Stored(job.seq),
                 since: runner.since(job, now),
+                before_s: 0.0,
+                barred: Vec::new(),
                 share,
                 patience: service.plan.patience,
                 expected,
@@ -233,10 +255,14 @@ impl Shared {
                 service: service.clone(),
                 need: job.need.clone(),
             };
-            core.waiters.insert(id, waiter);
+            core.waiters.insert(waiter);
             core.jobs.insert(job.id.clone(), id);
             core.schedule(schedule::Event::Arrived(ticket), now, out);
+            None
         });
+        if let Some(why) = hopeless {
+            self.give_up(runner, job.id.clone(), &why);
+        }
     }
 
     pub(super) fn withdraw(self: &Arc<Self>, job: &str) {
@@ -315,7 +341,7 @@ impl Shared {
     }
 
     /// Jobs that wait give their tickets up and get new ones: by another world, or after others were set aside.
-    fn ask_anew(self: &Arc<Self>, which: impl Fn(&Waiter) -> bool) {
+    pub(super) fn ask_anew(self: &Arc<Self>, which: impl Fn(&Waiter) -> bool) {
         let Some(runner) = self.runner.get() else {
             return;
         };
@@ -360,6 +386,16 @@ impl Runner {
         let age = self.jobs.now().0.saturating_sub(job.accepted.0);
         let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
         now.checked_sub(age).unwrap_or(now)
+    }
+
+    /// Does something in the background.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
+    }
+
+    /// Whether the file does not have a job's service now.
+    fn is_parked(&self, job: &JobId) -> bool {
+        self.parked.lock().contains(job)
     }
 
     /// When the next job's time comes.

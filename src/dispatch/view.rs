@@ -1,6 +1,5 @@
 //! What an operator sees: values, copied out under the lock and free of it.
 
-use super::room::lacks;
 use super::{Dispatch, LiveService, World, now};
 use crate::fleet::Endpoint;
 use crate::schedule::WaitingView;
@@ -315,7 +314,9 @@ impl Dispatch {
             let Some(endpoint) = core.rooms.fleet.get(id) else {
                 continue;
             };
-            let lack = lacks(&need, endpoint.node());
+            let rooms = &core.rooms;
+            let miss = rooms.miss(&service.plan.name, &need, endpoint, now());
+            let lack = miss.map(|miss| miss.to_string());
             let state = endpoint.state().word();
             let excluded =
                 lack.or_else(|| (!core.rooms.fleet.usable(id)).then(|| format!("it is {state}")));

@@ -190,6 +190,12 @@ impl World {
         self.shares.get(tenant).copied().unwrap_or_default()
     }
 
+    /// How many requests of a tenant may wait at once; `None`: any number.
+    pub fn max_waiting(&self, tenant: &str) -> Option<usize> {
+        let mut tenants = self.plan.tenants.iter();
+        tenants.find(|known| &*known.name == tenant)?.max_waiting
+    }
+
     /// The service of this name.
     pub fn service(&self, name: &str) -> Option<&Arc<LiveService>> {
         self.services

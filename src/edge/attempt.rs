@@ -22,7 +22,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::Peer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use tabane_api::{Refusal, Seen};
+use tabane_api::{OutOfMemory, Refusal, Seen};
 use tokio::time::Instant;
 
 /// The error of a request that the gateway itself gives up; `ctx.refusal` says why.
@@ -233,11 +233,16 @@ pub(super) fn finish(ctx: &mut Ctx) {
         if let Some(journey) = &ctx.journey {
             journey.observe(Seen::End, &mut ctx.notes);
         }
+        // That its card is too small for this is no failure of the node's.
+        let short = ctx.notes.remove::<OutOfMemory>().is_some();
+        if short {
+            lease.ran_out_of_memory();
+        }
         ctx.upstream_time = ctx.attempt_started.map(|started| started.elapsed_now());
         if (1..400).contains(&ctx.status) {
             lease.went_well();
         }
-        lease.end(if ctx.bad_status {
+        lease.end(if ctx.bad_status && !short {
             End::Failed(Failure::Status)
         } else {
             End::Done

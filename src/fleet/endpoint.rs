@@ -17,6 +17,8 @@ pub struct Spec {
     pub target: Target,
     /// How many requests at once.
     pub slots: u32,
+    /// What it takes.
+    pub takes: Takes,
     /// Whether the file keeps its node from new work.
     pub drained: bool,
     /// When it counts as well.
@@ -25,6 +27,15 @@ pub struct Spec {
     pub drain: Duration,
     /// What it claims of its node's card; `None`: the card is not shared.
     pub claim: Option<Claim>,
+}
+
+/// What an endpoint takes, by the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Takes {
+    /// The models that it has; `None`: what its probe says.
+    pub models: Option<Arc<[Arc<str>]>>,
+    /// The largest request, in the unit of its class; `None`: any.
+    pub max_size: Option<f64>,
 }
 
 /// An endpoint as it is now.
@@ -161,6 +172,11 @@ impl Endpoint {
     /// How many requests at once.
     pub fn slots(&self) -> u32 {
         self.spec.slots
+    }
+
+    /// What it takes.
+    pub fn takes(&self) -> &Takes {
+        &self.spec.takes
     }
 
     /// Slots taken: at work and cooling.

@@ -18,7 +18,7 @@ mod endpoint;
 mod health;
 mod sharing;
 
-pub use endpoint::{Endpoint, Spec, State};
+pub use endpoint::{Endpoint, Spec, State, Takes};
 pub use health::Why;
 pub use sharing::{Claim, Outcome, Want};
 
@@ -375,6 +375,10 @@ impl Fleet {
                 if let Some(busy) = vitals.busy
                     && endpoint.cool_to(busy, started)
                 {
+                    actions.push(Action::Freed);
+                }
+                // Somebody may wait for a model that it shows from now on.
+                if endpoint.vitals.models != vitals.models {
                     actions.push(Action::Freed);
                 }
                 endpoint.vitals = Arc::new(vitals);

@@ -138,6 +138,7 @@ fn spec(node: &str, slots: u32) -> Spec {
         }),
         target: target(node),
         slots,
+        takes: Takes::default(),
         drained: false,
         health: HealthPlan::default(),
         drain: DRAIN,
@@ -814,4 +815,20 @@ fn news_of_an_endpoint_that_is_gone_is_nothing() {
     for event in events {
         assert!(world.apply(event).is_empty());
     }
+}
+
+#[test]
+fn a_probe_that_shows_another_model_lets_those_who_wait_look_again() {
+    let mut world = World::of(&[1]);
+    let a = world.ids()[0];
+    let shows = |models: &[&str]| {
+        Ok(Vitals {
+            models: models.iter().map(|model| model.to_string()).collect(),
+            ..Vitals::default()
+        })
+    };
+    let now = world.now;
+    assert!(freed(&world.probe(a, now, shows(&["sd15"]))));
+    assert!(!freed(&world.probe(a, now, shows(&["sd15"]))));
+    assert!(freed(&world.probe(a, now, shows(&["sd15", "flux"]))));
 }

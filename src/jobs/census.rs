@@ -42,7 +42,8 @@ impl Census {
             .sum();
         let own = all.entry((service.clone(), tenant.clone())).or_default();
         if *own + more > most_of_tenant || of_service + more > most {
-            let of_tenant = *own + more > most_of_tenant;
+            // Where both are reached, it is nobody's fault.
+            let of_tenant = of_service + more <= most;
             return Err(TooMany {
                 jobs: if of_tenant { *own } else { of_service },
                 of_tenant,
@@ -93,6 +94,7 @@ mod tests {
             of_tenant: false,
         };
         assert_eq!(reserve(&b, 1), Err(all));
+        assert_eq!(reserve(&a, 1), Err(all), "both bounds");
         census.count_out(&render, &a, 1);
         assert_eq!(reserve(&b, 1), Ok(()));
         census.count_out(&render, &a, 9);

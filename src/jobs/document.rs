@@ -7,12 +7,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use tabane_api::JobState;
 
 /// Where a job that waits stands, and when its turn may come.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Standing {
     /// How many of its service stand before it.
     pub position: Option<usize>,
     /// Seconds until it is done: half of such jobs are faster, and nine of ten.
     pub eta_s: Option<(f64, f64)>,
+    /// Why it would wait for ever, as the file stands.
+    pub stuck: Option<String>,
 }
 
 /// The document of a job; in lists, without its attempts. `at` is what its links begin with: `…/_tabane/jobs`.
@@ -49,6 +51,9 @@ pub fn document(
             "eta_s".into(),
             json!({"p50": tenths(p50), "p90": tenths(p90)}),
         );
+    }
+    if let Some(why) = standing.stuck {
+        doc.insert("stuck".into(), json!(why));
     }
     let fraction = match progress {
         Some(progress) => progress.fraction,

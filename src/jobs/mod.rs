@@ -253,6 +253,11 @@ impl Jobs {
         Ok(changed)
     }
 
+    /// A job that waits is dead: nobody can serve it.
+    pub async fn give_up(&self, job: &str, why: &str) -> Result<Changed, StoreError> {
+        self.told(self.0.store.give_up(job, why, self.now()).await)
+    }
+
     /// Tells a change that another way than these led to.
     pub fn told(&self, changed: Result<Changed, StoreError>) -> Result<Changed, StoreError> {
         if let Ok(Changed::Now(record)) = &changed {

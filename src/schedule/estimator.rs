@@ -1,15 +1,13 @@
 //! How long work takes: learned from runs that ended well, per class and endpoint, and guessed where nothing ran.
 //!
-//! Pure: what ran, where, and how long is told; nothing is measured here. The first run of a class on an endpoint
-//! after one of another class, or when nobody knows what ran there before, counts as cold.
+//! Pure: what ran, where, how long, and whether the endpoint had to get ready for it is told; nothing is measured here.
 //!
-//! A pair that never ran is guessed from what did, the nearest first:
-//! 1. the class's times on other endpoints, times how much slower this one was with classes that ran on both;
-//! 2. the class's times on other endpoints, by the weights of the pool;
-//! 3. the times of the service's other classes, here, or elsewhere by weights.
+//! A pair that never ran is guessed from all that did, as the product of how much work the class is and how slow the
+//! endpoint ([`Speeds`]); a class that ran nowhere, as the mean of its service's.
 
 use super::learned::{Learned, spread};
 use super::span::Span;
+use super::speeds::Speeds;
 use crate::store::LearnedTime;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,6 +17,8 @@ use std::time::Duration;
 const MOST: usize = 10_000;
 /// After so many runs a single one moves an average by a tenth at most, and there are many of them.
 const FAMILIAR: u64 = 64;
+/// Up to so many pairs, guesses are worked out anew after each run: in some ten microseconds.
+const FEW: usize = 128;
 /// Sizes beyond these say nothing about work: someone's joke, or a bad extractor.
 const SIZES: (f64, f64) = (1e-9, 1e15);
 /// Times are taken to lie between a microsecond and a year.
@@ -51,38 +51,60 @@ pub struct Estimate {
 /// Learned times of all classes on all endpoints.
 #[derive(Debug)]
 pub struct Estimator {
-    classes: BTreeMap<ClassKey, BTreeMap<Arc<str>, Entry>>,
-    endpoints: ByEndpoint<Known>,
+    classes: HashMap<ClassKey, Class>,
+    /// Names of endpoints, by number.
+    names: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, usize>,
     /// Pairs by when they last learned: the first is the next to be forgotten.
     by_age: BTreeMap<u64, Pair>,
     /// Counts what is learned.
     learned: u64,
     /// What is not exported yet.
     changed: BTreeSet<Pair>,
-    /// Weights of endpoints, by service.
-    weights: HashMap<Arc<str>, ByEndpoint<u32>>,
-    /// Guesses made since the last run was learned.
-    guesses: HashMap<Guessed, ByEndpoint<Option<f64>>>,
+    /// By endpoint: 1 where nobody said.
+    weights: HashMap<Arc<str>, u32>,
+    /// What is guessed by, and when it was worked out.
+    guesses: Option<Guesses>,
     most: usize,
 }
 
 type Pair = (ClassKey, Arc<str>);
-/// A service and its class. One that ran nowhere is `None`: all such are guessed alike.
-type Guessed = (Arc<str>, Option<Arc<str>>);
-type ByEndpoint<T> = HashMap<Arc<str>, T>;
+
+/// What is known of a class.
+#[derive(Debug, Default)]
+struct Class {
+    /// By the endpoint's number.
+    on: HashMap<usize, Entry>,
+    /// How many of its runs were learned from.
+    runs: u64,
+}
 
 #[derive(Debug)]
 struct Entry {
     learned: Learned,
     age: u64,
+    /// The class's count of runs when this one last grew.
+    at_run: u64,
 }
 
-/// An endpoint where something ran.
-#[derive(Debug, Default)]
-struct Known {
-    classes: BTreeSet<ClassKey>,
-    /// What ran there last; `None` after a start.
-    last: Option<ClassKey>,
+#[derive(Debug)]
+struct Guesses {
+    speeds: Speeds,
+    /// The number of each class in it.
+    classes: HashMap<ClassKey, usize>,
+    /// The mean level of each service's classes.
+    services: HashMap<Arc<str>, f64>,
+    /// What was learned by then.
+    at: u64,
+}
+
+/// What is known of one class, for asking of many endpoints.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    class: Option<&'a Class>,
+    /// ln of its seconds per unit of size where nothing slows it.
+    level: Option<f64>,
+    slowness: &'a [f64],
 }
 
 // === impl Estimate ===
@@ -107,104 +129,82 @@ impl Estimator {
     /// Knows nothing yet, and at most so many pairs of class and endpoint ever: those that learned last.
     pub fn bounded(most: usize) -> Self {
         Estimator {
-            classes: BTreeMap::new(),
-            endpoints: HashMap::new(),
+            classes: HashMap::new(),
+            names: Vec::new(),
+            numbers: HashMap::new(),
             by_age: BTreeMap::new(),
             learned: 0,
             changed: BTreeSet::new(),
             weights: HashMap::new(),
-            guesses: HashMap::new(),
+            guesses: None,
             most,
         }
     }
 
-    /// The weights of a plan, replacing all: service, endpoint, weight.
-    pub fn weigh(&mut self, weights: impl IntoIterator<Item = (Arc<str>, Arc<str>, u32)>) {
-        self.weights.clear();
-        self.guesses.clear();
-        for (service, endpoint, weight) in weights {
-            self.weights
-                .entry(service)
-                .or_default()
-                .insert(endpoint, weight);
-        }
+    /// The weights of a plan, replacing all: endpoint, weight. Numbers are given anew.
+    pub fn weigh(&mut self, weights: impl IntoIterator<Item = (Arc<str>, u32)>) {
+        self.weights = weights.into_iter().collect();
+        self.renumber();
     }
 
-    /// A run that ended well. One that failed says nothing of how long it takes, and is not told.
+    /// The number that stands for an endpoint's name, until the next [`Estimator::weigh`].
+    pub fn number(&mut self, endpoint: &str) -> usize {
+        if let Some(number) = self.numbers.get(endpoint) {
+            return *number;
+        }
+        let name: Arc<str> = endpoint.into();
+        self.names.push(name.clone());
+        self.numbers.insert(name, self.names.len() - 1);
+        // Its slowness is not in what was worked out.
+        self.guesses = None;
+        self.names.len() - 1
+    }
+
+    /// A run that ended well; `cold`: the endpoint had to get ready for it. One that failed says nothing of how long it
+    /// takes, and is not told.
     ///
     /// Units: `size` in the unit of the class; what is no size (0, negative, not finite) counts as 1.0.
-    pub fn learn(&mut self, class: &ClassKey, endpoint: &str, size: f64, took: Duration) {
-        let cold = !self.is_ready(class, endpoint);
-        let endpoint = self.keep(class, endpoint);
+    pub fn learn(
+        &mut self,
+        class: &ClassKey,
+        endpoint: &str,
+        size: f64,
+        took: Duration,
+        cold: bool,
+    ) {
+        let entry = self.keep(class, endpoint);
         let seconds = took.as_secs_f64().clamp(TIMES_S.0, TIMES_S.1);
-        if let Some(entry) = self.entry(class, &endpoint) {
-            entry.learned.learn(sound(size), seconds, cold);
-        }
-        if let Some(known) = self.endpoints.get_mut(&endpoint) {
-            known.last = Some(class.clone());
-        }
+        entry.learned.learn(sound(size), seconds, cold);
+        let endpoint = self.names[self.numbers[endpoint]].clone();
         self.changed.insert((class.clone(), endpoint));
         self.forget();
     }
 
-    /// Whether one more run of this class would tell next to nothing: it runs there all the time, and was seen often.
+    /// Whether one more run of this class would tell next to nothing: it was seen often there.
     pub fn is_familiar(&self, class: &ClassKey, endpoint: &str) -> bool {
-        let own = self.classes.get(class).and_then(|on| on.get(endpoint));
-        let often = own.is_some_and(|own| own.learned.runs() >= FAMILIAR);
-        often && self.is_ready(class, endpoint)
+        let own = self.entry(class, endpoint);
+        own.is_some_and(|own| own.learned.runs() >= FAMILIAR)
     }
 
-    /// Whether an endpoint last ran this class, and so need not get ready for it.
-    pub fn is_ready(&self, class: &ClassKey, endpoint: &str) -> bool {
-        let known = self.endpoints.get(endpoint);
-        known.is_some_and(|known| known.last.as_ref() == Some(class))
+    /// What is known of a class, for asking of many endpoints by their numbers. Guesses are those of the last
+    /// [`Estimator::refresh`].
+    pub fn row(&self, class: &ClassKey) -> Row<'_> {
+        let empty: &[f64] = &[];
+        let guesses = self.guesses.as_ref();
+        let own = guesses.and_then(|g| Some(g.speeds.levels[*g.classes.get(class)?]));
+        let of_service = || guesses.and_then(|g| g.services.get(&class.service).copied());
+        Row {
+            class: self.classes.get(class),
+            level: own.or_else(of_service),
+            slowness: guesses.map_or(empty, |g| &g.speeds.slowness),
+        }
     }
 
     /// How long a run is expected to take on an endpoint; `None` when nothing comparable ever ran.
-    ///
-    /// What a guess took to work out is kept until something is learned.
     pub fn estimate(&mut self, class: &ClassKey, endpoint: &str, size: f64) -> Option<Estimate> {
-        let size = sound(size);
-        let own = self.classes.get(class).and_then(|on| on.get(endpoint));
-        let (warm, cold_s, runs, prior) = match own {
-            Some(Entry { learned, .. }) => {
-                let warm = learned.warm(size);
-                (warm, learned.cold_extra_s(), learned.runs(), false)
-            }
-            None => (
-                spread(self.guess(class, endpoint)? * size, 0.0, 0),
-                0.0,
-                0,
-                true,
-            ),
-        };
-        Some(Estimate {
-            warm_s: warm.mean_s(),
-            sd_s: warm.sd_s(),
-            cold_s,
-            runs,
-            prior,
-        })
-    }
-
-    /// The endpoint where a run would be over first if all were free, by its index, getting ready included.
-    pub fn best<'a>(
-        &mut self,
-        class: &ClassKey,
-        size: f64,
-        endpoints: impl IntoIterator<Item = &'a str>,
-    ) -> Option<(usize, Estimate)> {
-        let mut best: Option<(usize, Estimate, f64)> = None;
-        for (i, endpoint) in endpoints.into_iter().enumerate() {
-            let Some(estimate) = self.estimate(class, endpoint, size) else {
-                continue;
-            };
-            let takes_s = estimate.span(!self.is_ready(class, endpoint)).mean_s();
-            if best.is_none_or(|(_, _, least_s)| takes_s < least_s) {
-                best = Some((i, estimate, takes_s));
-            }
-        }
-        best.map(|(i, estimate, _)| (i, estimate))
+        let number = self.number(endpoint);
+        self.refresh();
+        self.row(class).estimate(number, size)
     }
 
     /// How long a run holds a slot when any endpoint of a pool may get it, each as often as it has room.
@@ -225,7 +225,7 @@ impl Estimator {
             let Some(estimate) = self.estimate(class, endpoint, size) else {
                 continue;
             };
-            let often = self.classes.get(class).and_then(|on| on.get(endpoint));
+            let often = self.entry(class, endpoint);
             let often = often.map_or(0.0, |entry| entry.learned.cold_share());
             let takes_s = (estimate.warm_s + estimate.cold_s * often).max(TIMES_S.0);
             let of_endpoint = f64::from(of_endpoint);
@@ -271,21 +271,19 @@ impl Estimator {
                 service: service.into(),
                 class: class.into(),
             };
-            let endpoint = self.keep(&class, &endpoint);
-            if let Some(entry) = self.entry(&class, &endpoint) {
-                entry.learned = learned;
-            }
+            self.keep(&class, &endpoint).learned = learned;
             self.forget();
         }
         unread
     }
 
-    fn entry(&mut self, class: &ClassKey, endpoint: &str) -> Option<&mut Entry> {
-        self.classes.get_mut(class)?.get_mut(endpoint)
+    fn entry(&self, class: &ClassKey, endpoint: &str) -> Option<&Entry> {
+        let number = self.numbers.get(endpoint)?;
+        self.classes.get(class)?.on.get(number)
     }
 
     fn kept(&self, class: &ClassKey, endpoint: &Arc<str>) -> Option<LearnedTime> {
-        let entry = self.classes.get(class)?.get(endpoint)?;
+        let entry = self.entry(class, endpoint)?;
         Some(LearnedTime {
             key: (
                 class.service.to_string(),
@@ -297,25 +295,22 @@ impl Estimator {
     }
 
     /// Gives a pair its entry, as the youngest.
-    fn keep(&mut self, class: &ClassKey, endpoint: &str) -> Arc<str> {
-        self.guesses.clear();
+    fn keep(&mut self, class: &ClassKey, endpoint: &str) -> &mut Entry {
         self.learned += 1;
-        let endpoint = match self.endpoints.get_key_value(endpoint) {
-            Some((name, _)) => name.clone(),
-            None => endpoint.into(),
-        };
-        let known = self.endpoints.entry(endpoint.clone()).or_default();
-        known.classes.insert(class.clone());
-        let on = self.classes.entry(class.clone()).or_default();
-        let entry = on.entry(endpoint.clone()).or_insert_with(|| Entry {
+        let number = self.number(endpoint);
+        let known = self.classes.entry(class.clone()).or_default();
+        known.runs += 1;
+        let entry = known.on.entry(number).or_insert_with(|| Entry {
             learned: Learned::default(),
             age: self.learned,
+            at_run: 0,
         });
         self.by_age.remove(&entry.age);
         entry.age = self.learned;
-        self.by_age
-            .insert(self.learned, (class.clone(), endpoint.clone()));
-        endpoint
+        entry.at_run = known.runs;
+        let pair = (class.clone(), self.names[number].clone());
+        self.by_age.insert(self.learned, pair);
+        entry
     }
 
     /// Forgets the pairs that learned longest ago, down to the bound.
@@ -325,127 +320,118 @@ impl Estimator {
         {
             self.changed.remove(&pair);
             let (class, endpoint) = pair;
-            if let Some(on) = self.classes.get_mut(&class) {
-                on.remove(&endpoint);
-                if on.is_empty() {
+            let number = self.numbers[&endpoint];
+            if let Some(known) = self.classes.get_mut(&class) {
+                known.on.remove(&number);
+                if known.on.is_empty() {
                     self.classes.remove(&class);
                 }
             }
-            if let Some(known) = self.endpoints.get_mut(&endpoint) {
-                known.classes.remove(&class);
-                if known.classes.is_empty() {
-                    self.endpoints.remove(&endpoint);
-                }
-            }
+            self.guesses = None;
         }
     }
 
-    /// Seconds per unit of size, for a pair that never ran.
-    fn guess(&mut self, class: &ClassKey, endpoint: &str) -> Option<f64> {
-        let ran = self.classes.contains_key(class);
-        let key = (class.service.clone(), ran.then(|| class.class.clone()));
-        if let Some(guess) = self.guesses.get(&key).and_then(|on| on.get(endpoint)) {
-            return *guess;
+    /// Gives numbers to those that are there or were learned of, and to nobody else: endpoints come and go for years.
+    fn renumber(&mut self) {
+        let before = std::mem::take(&mut self.names);
+        self.numbers.clear();
+        self.guesses = None;
+        let mut classes = std::mem::take(&mut self.classes);
+        let weighed: Vec<Arc<str>> = self.weights.keys().cloned().collect();
+        for name in &weighed {
+            self.number(name);
         }
-        let guess = if ran {
-            self.by_other_endpoints(class, endpoint)
-        } else {
-            self.by_other_classes(&class.service, endpoint)
+        for class in classes.values_mut() {
+            let on = std::mem::take(&mut class.on);
+            let anew = on.into_iter();
+            class.on = anew
+                .map(|(number, entry)| (self.number(&before[number]), entry))
+                .collect();
+        }
+        self.classes = classes;
+    }
+
+    /// Works out what is guessed by, where enough was learned since it last was: all of it where little is known, and
+    /// else one part in eight, so that it costs next to nothing for each run.
+    pub fn refresh(&mut self) {
+        let patience = match self.by_age.len() {
+            few if few <= FEW => 0,
+            many => many as u64 / 8,
         };
-        let on = self.guesses.entry(key).or_default();
-        on.insert(endpoint.into(), guess);
-        guess
-    }
-
-    fn by_other_endpoints(&self, class: &ClassKey, endpoint: &str) -> Option<f64> {
-        let elsewhere = self.classes.get(class)?;
-        let mut by_speed = LogMean::default();
-        // Every class that ran here and on another endpoint where this one ran says how the two compare.
-        for shared in self
-            .endpoints
-            .get(endpoint)
-            .into_iter()
-            .flat_map(|known| &known.classes)
-        {
-            let Some(on) = self.classes.get(shared) else {
+        let fresh = |guesses: &Guesses| self.learned - guesses.at <= patience;
+        if self.guesses.as_ref().is_some_and(fresh) {
+            return;
+        }
+        let mut classes = HashMap::new();
+        let mut cells = Vec::with_capacity(self.by_age.len());
+        // By age: what is summed in the same order comes to the same.
+        for (class, endpoint) in self.by_age.values() {
+            let Some(entry) = self.entry(class, endpoint) else {
                 continue;
             };
-            let Some(here) = on.get(endpoint) else {
-                continue;
-            };
-            for (other, entry) in elsewhere {
-                if let Some(there) = on.get(other) {
-                    let slower = here.learned.rate_s() / there.learned.rate_s();
-                    by_speed.add(entry.learned.rate_s() * slower);
-                }
-            }
+            let next = classes.len();
+            let number = *classes.entry(class.clone()).or_insert(next);
+            cells.push((number, self.numbers[endpoint], entry.learned.rate_s().ln()));
         }
-        by_speed
-            .mean()
-            .or_else(|| self.by_weights(&class.service, endpoint, elsewhere))
+        let weight = |name: &Arc<str>| self.weights.get(name).copied().unwrap_or(1);
+        let weights: Vec<u32> = self.names.iter().map(weight).collect();
+        let speeds = Speeds::fit(&cells, classes.len(), &weights);
+        let mut sums: HashMap<Arc<str>, (f64, f64)> = HashMap::new();
+        let mut ordered: Vec<(&ClassKey, usize)> = classes.iter().map(|(k, n)| (k, *n)).collect();
+        ordered.sort_by_key(|(_, number)| *number);
+        for (class, number) in ordered {
+            let sum = sums.entry(class.service.clone()).or_default();
+            sum.0 += speeds.levels[number];
+            sum.1 += 1.0;
+        }
+        let means = sums.into_iter();
+        self.guesses = Some(Guesses {
+            speeds,
+            classes,
+            services: means
+                .map(|(service, (sum, n))| (service, sum / n))
+                .collect(),
+            at: self.learned,
+        });
     }
+}
 
-    fn by_other_classes(&self, service: &Arc<str>, endpoint: &str) -> Option<f64> {
-        let first = ClassKey {
-            service: service.clone(),
-            class: "".into(),
-        };
-        let of_service = || {
-            let from_first = self.classes.range(&first..);
-            from_first.take_while(|(class, _)| class.service == *service)
-        };
-        let mut here = LogMean::default();
-        for (_, on) in of_service() {
-            if let Some(entry) = on.get(endpoint) {
-                here.add(entry.learned.rate_s());
-            }
+// === impl Row ===
+
+impl Row<'_> {
+    /// How long a run of some size is expected to take on an endpoint; `None` when nothing comparable ever ran.
+    pub fn estimate(&self, endpoint: usize, size: f64) -> Option<Estimate> {
+        let size = sound(size);
+        if let Some(Entry { learned, .. }) = self.own(endpoint) {
+            let warm = learned.warm(size);
+            return Some(Estimate {
+                warm_s: warm.mean_s(),
+                sd_s: warm.sd_s(),
+                cold_s: learned.cold_extra_s(),
+                runs: learned.runs(),
+                prior: false,
+            });
         }
-        here.mean().or_else(|| {
-            let mut anywhere = LogMean::default();
-            for (_, on) in of_service() {
-                if let Some(rate_s) = self.by_weights(service, endpoint, on) {
-                    anywhere.add(rate_s);
-                }
-            }
-            anywhere.mean()
+        let slowness = self.slowness.get(endpoint).copied().unwrap_or(0.0);
+        let rate_s = (self.level? + slowness).exp();
+        let warm = spread(rate_s.clamp(TIMES_S.0, TIMES_S.1) * size, 0.0, 0);
+        Some(Estimate {
+            warm_s: warm.mean_s(),
+            sd_s: warm.sd_s(),
+            cold_s: 0.0,
+            runs: 0,
+            prior: true,
         })
     }
 
-    /// What others took, as if speed were what weights say.
-    fn by_weights(
-        &self,
-        service: &Arc<str>,
-        endpoint: &str,
-        elsewhere: &BTreeMap<Arc<str>, Entry>,
-    ) -> Option<f64> {
-        let weight = |endpoint: &str| {
-            let weights = self.weights.get(service);
-            let weight = weights.and_then(|weights| weights.get(endpoint));
-            f64::from(weight.copied().unwrap_or(1).max(1))
-        };
-        let mut mean = LogMean::default();
-        for (other, entry) in elsewhere {
-            mean.add(entry.learned.rate_s() * weight(other) / weight(endpoint));
-        }
-        mean.mean()
-    }
-}
-
-/// A geometric mean under way: of numbers above 0.
-#[derive(Default)]
-struct LogMean {
-    sum: f64,
-    count: f64,
-}
-
-impl LogMean {
-    fn add(&mut self, value: f64) {
-        self.sum += value.ln();
-        self.count += 1.0;
+    /// How many runs of the class were learned from since the last one on this endpoint; all of them where none was.
+    pub fn stale(&self, endpoint: usize) -> u64 {
+        let runs = self.class.map_or(0, |class| class.runs);
+        runs - self.own(endpoint).map_or(0, |own| own.at_run)
     }
 
-    fn mean(&self) -> Option<f64> {
-        (self.count > 0.0).then(|| (self.sum / self.count).exp())
+    fn own(&self, endpoint: usize) -> Option<&Entry> {
+        self.class?.on.get(&endpoint)
     }
 }
 

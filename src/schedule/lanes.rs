@@ -3,7 +3,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
-use tabane_api::EndpointId;
+use tabane_api::{EndpointId, Mode};
 
 /// Everyone who waits, by what they want.
 #[derive(Default)]
@@ -34,6 +34,31 @@ struct Want {
     labels: Vec<(Arc<str>, Arc<str>)>,
     key: Option<u64>,
     excluded: Vec<EndpointId>,
+    barred: Vec<EndpointId>,
+    model: Option<Arc<str>>,
+    /// Service and class, where the choice asks for times.
+    class: Option<(Arc<str>, Arc<str>)>,
+}
+
+/// Those who are matched together: of one pool, by one policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Group {
+    pub(super) pool: PoolId,
+    policy: usize,
+}
+
+impl Group {
+    pub(super) fn of(ticket: &Ticket) -> Self {
+        Group {
+            pool: ticket.pool,
+            policy: policy(ticket),
+        }
+    }
+}
+
+/// A policy's address: compared, never followed.
+fn policy(ticket: &Ticket) -> usize {
+    Arc::as_ptr(&ticket.policy).cast::<()>().addr()
 }
 
 // === impl Lanes ===
@@ -41,10 +66,6 @@ struct Want {
 impl Lanes {
     pub(super) fn len(&self) -> usize {
         self.places.len()
-    }
-
-    pub(super) fn contains(&self, id: TicketId) -> bool {
-        self.places.contains_key(&id)
     }
 
     pub(super) fn get(&self, id: TicketId) -> Option<&Ticket> {
@@ -100,6 +121,26 @@ impl Lanes {
         self.lanes.get(number)?.tickets.get(place)
     }
 
+    /// The place of whoever is first.
+    pub(super) fn first_place(&self) -> Option<Place> {
+        self.heads.first_key_value().map(|(place, _)| *place)
+    }
+
+    /// The lanes of a group, by their heads: each with its first tickets, at most so many, and how many there are.
+    pub(super) fn of_group(&self, group: Group, most: usize) -> Vec<(Vec<&Ticket>, usize)> {
+        let lanes = self.heads.values().filter_map(|n| self.lanes.get(n));
+        let of_group =
+            lanes.filter(|lane| lane.want.pool == group.pool && lane.want.policy == group.policy);
+        of_group
+            .map(|lane| {
+                (
+                    lane.tickets.values().take(most).collect(),
+                    lane.tickets.len(),
+                )
+            })
+            .collect()
+    }
+
     /// The first so many, in order. Costs what is asked for, not what waits.
     pub(super) fn first(&self, most: usize) -> Vec<&Ticket> {
         // No lane whose head comes later than this can have one of the first.
@@ -132,12 +173,16 @@ impl Want {
     fn of(ticket: &Ticket) -> Self {
         Want {
             pool: ticket.pool,
-            policy: Arc::as_ptr(&ticket.policy).cast::<()>().addr(),
+            policy: policy(ticket),
             slots: ticket.need.slots,
             vram_mib: ticket.need.vram_mib,
             labels: ticket.need.labels.clone(),
             key: ticket.need.key,
             excluded: ticket.excluded.clone(),
+            barred: ticket.barred.clone(),
+            model: ticket.need.model.clone(),
+            class: (ticket.policy.mode() != Mode::Load)
+                .then(|| (ticket.service.clone(), ticket.need.class.clone())),
         }
     }
 }

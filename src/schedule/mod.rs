@@ -5,51 +5,90 @@
 //! that came a moment ago.
 //!
 //! Rules.
-//! - The more urgent first, across all services: they may share endpoints. Of the equally urgent, whoever holds
-//!   a connection goes before what is stored; then who came first, or was accepted first.
+//! - Pools that share nodes, directly or by others, are one *domain*. In each, what is interactive goes first; then the
+//!   tenant that has had the least of its nodes, by its weight (`tenants.rs`).
+//! - Of one tenant, the more urgent first; of the equally urgent, whoever holds a connection goes before what is stored;
+//!   then who came first, or was accepted first. A policy that matches (`matching.rs`) takes urgency for a weight, and keeps
+//!   this order within a class.
 //! - Tickets that want the same thing stand in one *lane*. Only the heads of lanes are tried, in that order,
 //!   so that one who waits for a certain node (a session, a strict hash) does not hold up the others, and a
 //!   thousand who wait cost as much as one.
 //! - A newcomer stands in its lane before anything is given: it overtakes nobody who could have had its slot.
-//! - A policy may name an endpoint that is full: then the ticket waits for that one.
+//! - A policy may name an endpoint that is full: then the ticket waits for that one, for no longer than its service's
+//!   patience where it is matched.
 //! - At most `queue.max` tickets of a service wait with a connection; the next is refused and told when to come
 //!   back. Stored ones are never refused: they were bounded when they were accepted.
 
+mod assign;
+mod decision;
 mod estimator;
 mod eta;
 mod lanes;
 mod learned;
 mod line;
+mod matching;
+mod pass;
 mod policies;
 mod rate;
+mod residency;
 mod span;
+mod speeds;
+mod tenants;
 mod ticket;
-mod wants;
 
-pub use estimator::{ClassKey, Estimate, Estimator};
+pub use decision::{Considered, Decision, How};
+pub use estimator::{ClassKey, Estimate, Estimator, Row};
 pub use eta::{Eta, remaining};
 pub use policies::register;
+pub use residency::Residency;
 pub use span::Span;
 pub use ticket::{PoolId, QueueLimits, Share, Ticket, TicketId, Turn, WaitingView};
-pub use wants::Want;
 
 use lanes::Lanes;
 use line::Line;
+use pass::Pass;
 use rate::Rate;
-use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tabane_api::{Candidate, Draw, EndpointId, Refusal, Urgency};
+use tenants::Ledger;
 
 /// Who could serve, and the taking of slots. Dispatch has one, over the fleet.
 pub trait Room {
-    /// Puts everyone into `into` who is usable and fit for the ticket, with room or without.
+    /// Puts everyone into `into` who is usable and fit for the ticket, with room or without; with its terms where the
+    /// ticket's policy asks for them.
     fn candidates<'a>(&'a self, ticket: &Ticket, into: &mut Vec<Candidate<'a>>);
 
-    /// Takes the slots of the ticket's need, and its work begins there; `false` when they do not fit.
-    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool;
+    /// Takes the slots of the ticket's need, and its work begins there. Answers how many node-seconds it is expected to
+    /// take; `None` when they do not fit.
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64>;
+
+    /// Whether any endpoint of a pool has a free slot, or could have one if another service let go of its card.
+    fn has_room(&self, _pool: PoolId) -> bool {
+        true
+    }
+
+    /// When the slots of an endpoint are free, seconds from now, soonest first; 0 for those that are.
+    fn slots(&self, endpoint: &Candidate<'_>) -> Vec<f64> {
+        let free = endpoint.slots.saturating_sub(endpoint.used) as usize;
+        let mut slots = vec![0.0; free];
+        slots.resize(
+            endpoint.slots as usize,
+            endpoint.terms.wait_s.max(UNKNOWN_S),
+        );
+        slots
+    }
 }
+
+/// How long a slot is taken of which nothing is known.
+const UNKNOWN_S: f64 = 1.0;
+
+/// While one waits beside a free slot, everyone is looked at again after this long: what it waits for may be overdue.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// So many tenants are kept in mind in each domain when they wait for nothing.
+const REMEMBERED: usize = 10_000;
 
 /// What happened.
 #[derive(Debug)]
@@ -64,7 +103,11 @@ pub enum Event {
     Left(TicketId),
     /// Someone who waits is more or less urgent from now on; its turn among its new equals is that of before.
     Moved(TicketId, Urgency),
-    /// There may be room that was not there before.
+    /// What was granted ended after so many node-seconds.
+    Ended(TicketId, f64),
+    /// Which domain each pool belongs to; one that is not named belongs to 0.
+    Domains(HashMap<PoolId, u32>),
+    /// There may be room that was not there before, or time has passed.
     Freed,
 }
 
@@ -77,27 +120,96 @@ pub enum Action {
     Refuse(TicketId, Refusal),
 }
 
+/// Someone waits for an endpoint whose card another service holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Who.
+    pub ticket: TicketId,
+    /// Which endpoint.
+    pub endpoint: EndpointId,
+    /// Since when it waits.
+    pub since: Instant,
+    /// Whether a person waits for it.
+    pub interactive: bool,
+    /// How long it may be made to wait for it.
+    pub patience: Duration,
+}
+
 /// Everyone who waits.
 pub struct Schedule {
-    lanes: Lanes,
+    domains: HashMap<PoolId, u32>,
+    queues: BTreeMap<u32, Queue>,
+    /// Where each ticket waits.
+    waiting: HashMap<TicketId, (u32, Band, Arc<str>)>,
+    /// What is at work, until it ends.
+    charges: HashMap<TicketId, Charge>,
+    /// Slots at work, by tenant.
+    at_work: HashMap<Arc<str>, u32>,
+    /// Since when one waits beside a free slot.
+    held_back: HashMap<TicketId, Instant>,
     /// Who waits for each service, and how fast it is served.
     services: HashMap<Arc<str>, Service>,
+    /// By domain, after its last pass.
+    wants: BTreeMap<u32, Vec<Want>>,
+    decisions: Vec<Decision>,
+    look_again: Option<Instant>,
     draw: Box<dyn Draw + Send>,
+}
+
+/// What is interactive goes before all else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Band {
+    Interactive,
+    Rest,
+}
+
+/// Those who wait in one domain.
+#[derive(Default)]
+struct Queue {
+    bands: [BTreeMap<Arc<str>, Lanes>; 2],
+    ledger: Ledger,
+}
+
+/// What a ticket that was granted is taken to use.
+struct Charge {
+    domain: u32,
+    tenant: Arc<str>,
+    weight: u32,
+    slots: u32,
+    node_s: f64,
 }
 
 #[derive(Debug, Default)]
 struct Service {
     /// How many hold a connection.
     held: usize,
-    line: Line,
+    /// By tenant: each has its own line, since they take turns.
+    lines: BTreeMap<Arc<str>, (Line, u32)>,
     rate: Rate,
 }
 
-/// What a try came to.
-enum Tried {
-    Granted(EndpointId),
-    Waits,
-    Broken(Refusal),
+// === impl Queue ===
+
+impl Queue {
+    fn band(&mut self, band: Band) -> &mut BTreeMap<Arc<str>, Lanes> {
+        &mut self.bands[band as usize]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bands.iter().all(BTreeMap::is_empty)
+    }
+
+    fn waits(&self, tenant: &str) -> bool {
+        self.bands.iter().any(|band| band.contains_key(tenant))
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.lines.values().map(|(line, _)| line)
+    }
 }
 
 // === impl Schedule ===
@@ -106,8 +218,16 @@ impl Schedule {
     /// Nobody waits. `draw` is all the chance that policies get.
     pub fn new(draw: Box<dyn Draw + Send>) -> Self {
         Schedule {
-            lanes: Lanes::default(),
+            domains: HashMap::new(),
+            queues: BTreeMap::new(),
+            waiting: HashMap::new(),
+            charges: HashMap::new(),
+            at_work: HashMap::new(),
+            held_back: HashMap::new(),
             services: HashMap::new(),
+            wants: BTreeMap::new(),
+            decisions: Vec::new(),
+            look_again: None,
             draw,
         }
     }
@@ -128,13 +248,21 @@ impl Schedule {
                 }
                 Vec::new()
             }
+            Event::Ended(id, node_s) => {
+                self.ended(id, node_s);
+                Vec::new()
+            }
+            Event::Domains(domains) => {
+                self.regroup(domains);
+                Vec::new()
+            }
             Event::Freed => self.serve(room, now),
         }
     }
 
     /// How many wait.
     pub fn waiting(&self) -> usize {
-        self.lanes.len()
+        self.waiting.len()
     }
 
     /// How many of a service wait with a connection.
@@ -145,54 +273,128 @@ impl Schedule {
     /// How many of a service wait that are stored.
     pub fn stored_in(&self, service: &str) -> usize {
         let service = self.services.get(service);
-        service.map_or(0, |service| service.line.len().saturating_sub(service.held))
+        service.map_or(0, |service| {
+            let all: usize = service.lines().map(Line::len).sum();
+            all.saturating_sub(service.held)
+        })
     }
 
-    /// How many of the same service stand before a ticket; `None` when it does not wait.
+    /// How many of a tenant wait for a service.
+    pub fn waiting_of(&self, service: &str, tenant: &str) -> usize {
+        let lines = self.services.get(service).map(|service| &service.lines);
+        let line = lines.and_then(|lines| lines.get(tenant));
+        line.map_or(0, |(line, _)| line.len())
+    }
+
+    /// How many of the same service are expected to be served before a ticket; `None` when it does not wait.
     pub fn rank(&self, id: TicketId) -> Option<usize> {
         Some(self.before(id)?.0)
     }
 
-    /// How many of the same service stand before a ticket, and the time their work is expected to take, one after
-    /// the other; `None` when it does not wait.
+    /// How many of the same service are expected to be served before a ticket, and the time their work is expected to
+    /// take, one after the other; `None` when it does not wait.
+    ///
+    /// Those of its own tenant that stand before it, and of each other tenant as much as that one's share is meanwhile.
     pub fn before(&self, id: TicketId) -> Option<(usize, Span)> {
-        let ticket = self.lanes.get(id)?;
-        let service = self.services.get(&ticket.service)?;
-        Some(service.line.before(ticket.place()))
+        let ticket = self.ticket(id)?;
+        let lines = &self.services.get(&ticket.service)?.lines;
+        let (own, weight) = lines.get(&ticket.need.tenant)?;
+        let (mut count, mut time) = own.before(ticket.place());
+        let (own_count, own_s) = (count, time.mean_s());
+        for (tenant, (line, others)) in lines {
+            if *tenant == ticket.need.tenant {
+                continue;
+            }
+            let share = f64::from(*others) / f64::from((*weight).max(1));
+            let most = ((own_count as f64 * share).floor() as usize).min(line.len());
+            let total = line.total();
+            let part = match total.mean_s() > 0.0 {
+                true => (own_s * share / total.mean_s()).min(1.0),
+                false => 0.0,
+            };
+            count += most;
+            time = time + total.part(part);
+        }
+        Some((count, time))
     }
 
     /// The time that the work of all who wait for a service is expected to take, one after the other.
     pub fn backlog(&self, service: &str) -> Span {
         let service = self.services.get(service);
-        service.map_or(Span::default(), |service| service.line.total())
+        service.map_or(Span::default(), |service| {
+            service.lines().map(Line::total).sum()
+        })
     }
 
-    /// The first so many of those who wait, in the order they would be served if all wanted the same.
+    /// The first so many of those who wait, in the order they would be served if all wanted the same and were one tenant's.
     pub fn snapshot(&self, most: usize) -> Vec<WaitingView> {
-        self.lanes
-            .first(most)
-            .into_iter()
-            .enumerate()
-            .map(|(position, ticket)| ticket.view(position))
+        let mut first: Vec<(Band, &Ticket)> = Vec::new();
+        for queue in self.queues.values() {
+            for (band, tenants) in [Band::Interactive, Band::Rest]
+                .into_iter()
+                .zip(&queue.bands)
+            {
+                let lanes = tenants.values();
+                first.extend(lanes.flat_map(|lanes| lanes.first(most)).map(|t| (band, t)));
+            }
+        }
+        first.sort_by_key(|(band, ticket)| (*band, ticket.place()));
+        first.truncate(most);
+        let views = first.into_iter().enumerate();
+        views
+            .map(|(position, (_, ticket))| ticket.view(position))
             .collect()
     }
 
+    /// Someone who waits.
+    pub fn ticket(&self, id: TicketId) -> Option<&Ticket> {
+        let (domain, band, tenant) = self.waiting.get(&id)?;
+        self.queues.get(domain)?.bands[*band as usize]
+            .get(tenant)?
+            .get(id)
+    }
+
+    /// Who waits for a card that another service holds, after the last pass.
+    pub fn wants(&self) -> impl Iterator<Item = &Want> {
+        self.wants.values().flatten()
+    }
+
+    /// What was decided since the last call.
+    pub fn decisions(&mut self) -> std::vec::Drain<'_, Decision> {
+        self.decisions.drain(..)
+    }
+
+    /// When [`Event::Freed`] should come though nothing came free: someone waits beside a free slot.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.look_again
+    }
+
     fn arrived(&mut self, ticket: Ticket, room: &mut dyn Room, now: Instant) -> Vec<Action> {
-        if self.lanes.len() == 0 {
-            match attempt(&ticket, room, &mut *self.draw) {
-                Tried::Granted(endpoint) => {
-                    self.granted(&ticket, now);
-                    return vec![Action::Grant(ticket.id, endpoint)];
+        let domain = self.domain(ticket.pool);
+        let alone = self.queues.get(&domain).is_none_or(Queue::is_empty);
+        if alone && !pass::is_matched(&ticket) && self.may_have_more(&ticket) {
+            match pass::attempt(&ticket, room, &mut *self.draw, now) {
+                pass::Tried::Granted(decision, node_s) => {
+                    let grant = Action::Grant(ticket.id, decision.endpoint);
+                    self.decisions.push(decision);
+                    self.granted(&ticket, domain, node_s, now);
+                    return vec![grant];
                 }
-                Tried::Broken(why) => return vec![Action::Refuse(ticket.id, why)],
-                Tried::Waits => return self.wait(ticket, now).into_iter().collect(),
+                pass::Tried::Broken(why) => return vec![Action::Refuse(ticket.id, why)],
+                pass::Tried::Waits(wants) => {
+                    let refused = self.wait(ticket, now);
+                    if refused.is_none() && !wants.is_empty() {
+                        self.wants.insert(domain, wants);
+                    }
+                    return refused.into_iter().collect();
+                }
             }
         }
         let (id, service, queue) = (ticket.id, ticket.service.clone(), ticket.queue);
         let stored = ticket.is_stored();
         self.insert(ticket);
-        let mut actions = self.serve(room, now);
-        let waits = !stored && self.lanes.contains(id);
+        let mut actions = self.serve_domain(domain, room, now);
+        let waits = !stored && self.waiting.contains_key(&id);
         let waiting = self.waiting_in(&service);
         if waits && waiting > queue.max {
             self.remove(id);
@@ -239,50 +441,249 @@ impl Schedule {
         }
     }
 
-    /// Gives what is free to the heads of lanes, the first in order first, until nobody's turn comes to anything.
+    /// Gives what is free in all domains.
     fn serve(&mut self, room: &mut dyn Room, now: Instant) -> Vec<Action> {
+        self.look_again = None;
+        let domains: Vec<u32> = self.queues.keys().copied().collect();
+        let serve = |domain| self.serve_domain(domain, room, now);
+        domains.into_iter().flat_map(serve).collect()
+    }
+
+    /// Gives what is free in a domain: to what is interactive first, and then to the tenant that has had least, one
+    /// decision at a time, until nobody's turn comes to anything.
+    fn serve_domain(&mut self, domain: u32, room: &mut dyn Room, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        // A lane whose head found no room is passed over: its place is behind us, and whoever stands behind
-        // it wants the same. A lane whose head was served shows the next, whose place lies ahead.
-        let mut last = None;
-        while let Some(ticket) = self.lanes.next_head(last) {
-            last = Some(ticket.place());
-            let id = ticket.id;
-            match attempt(ticket, room, &mut *self.draw) {
-                Tried::Granted(endpoint) => {
-                    if let Some(ticket) = self.remove(id) {
-                        self.granted(&ticket, now);
-                    }
-                    actions.push(Action::Grant(id, endpoint));
+        let mut pass = Pass::default();
+        for band in [Band::Interactive, Band::Rest] {
+            let mut stuck: Vec<Arc<str>> = Vec::new();
+            while let Some((tenant, alone)) = self.whose_turn(domain, band, &stuck) {
+                let given = self.turn(domain, band, &tenant, alone, &mut pass, room, now);
+                if given.is_empty() {
+                    stuck.push(tenant);
                 }
-                Tried::Broken(why) => {
-                    self.remove(id);
-                    actions.push(Action::Refuse(id, why));
-                }
-                Tried::Waits => {}
+                actions.extend(given);
             }
+        }
+        match pass.wants.is_empty() {
+            true => self.wants.remove(&domain),
+            false => self.wants.insert(domain, pass.wants),
+        };
+        actions
+    }
+
+    /// The tenant that has had least of those who are not stuck, and whether it is the only one.
+    fn whose_turn(&self, domain: u32, band: Band, stuck: &[Arc<str>]) -> Option<(Arc<str>, bool)> {
+        let queue = self.queues.get(&domain)?;
+        let waiting = &queue.bands[band as usize];
+        let alone = waiting.len() == 1;
+        let waiting = waiting.iter().filter(|(tenant, _)| !stuck.contains(tenant));
+        // Of those who have had the same, the one that has the least at work, and then whoever came first.
+        let order = |(tenant, lanes): &(&Arc<str>, &Lanes)| {
+            let at_work = self.at_work.get(*tenant).copied().unwrap_or(0);
+            (queue.ledger.had(tenant), at_work, lanes.first_place())
+        };
+        let least = waiting.min_by(|a, b| {
+            let (a, b) = (order(a), order(b));
+            a.0.total_cmp(&b.0)
+                .then_with(|| (a.1, a.2).cmp(&(b.1, b.2)))
+        });
+        least.map(|(tenant, _)| (tenant.clone(), alone))
+    }
+
+    /// A tenant's turn: one decision, or all there are where nobody else waits.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it is where a turn stands"
+    )]
+    fn turn(
+        &mut self,
+        domain: u32,
+        band: Band,
+        tenant: &Arc<str>,
+        alone: bool,
+        pass: &mut Pass,
+        room: &mut dyn Room,
+        now: Instant,
+    ) -> Vec<Action> {
+        let Some(lanes) = self
+            .queues
+            .get(&domain)
+            .and_then(|q| q.bands[band as usize].get(tenant))
+        else {
+            return Vec::new();
+        };
+        let at_work = self.at_work.get(tenant).copied().unwrap_or(0);
+        let turn = pass::Turn {
+            tenant,
+            lanes,
+            at_work,
+            alone,
+            held_back: &self.held_back,
+            now,
+        };
+        let came = pass.turn(turn, room, &mut *self.draw);
+        let mut actions = Vec::new();
+        for (id, since) in came.declined {
+            match since {
+                true => {
+                    self.held_back.entry(id).or_insert(now);
+                    let again = now + AGAIN;
+                    self.look_again = Some(self.look_again.map_or(again, |at| at.min(again)));
+                }
+                false => {
+                    self.held_back.remove(&id);
+                }
+            }
+        }
+        for (decision, node_s) in came.granted {
+            let id = decision.ticket;
+            actions.push(Action::Grant(id, decision.endpoint));
+            self.decisions.push(decision);
+            if let Some(ticket) = self.remove(id) {
+                self.granted(&ticket, domain, node_s, now);
+            }
+        }
+        for (id, why) in came.broken {
+            self.remove(id);
+            actions.push(Action::Refuse(id, why));
         }
         actions
     }
 
-    fn granted(&mut self, ticket: &Ticket, now: Instant) {
+    fn may_have_more(&self, ticket: &Ticket) -> bool {
+        let at_work = self.at_work.get(&ticket.need.tenant).copied().unwrap_or(0);
+        pass::may_have(ticket, at_work)
+    }
+
+    fn granted(&mut self, ticket: &Ticket, domain: u32, node_s: f64, now: Instant) {
+        let tenant = &ticket.need.tenant;
         self.service(&ticket.service).rate.count(now);
+        if ticket.need.slots == 0 {
+            return;
+        }
+        let weight = ticket.share.weight;
+        let ledger = &mut self.queues.entry(domain).or_default().ledger;
+        ledger.charge(tenant, node_s, weight);
+        match self.at_work.get_mut(tenant) {
+            Some(at_work) => *at_work += ticket.need.slots,
+            None => {
+                self.at_work.insert(tenant.clone(), ticket.need.slots);
+            }
+        }
+        let charge = Charge {
+            domain,
+            tenant: tenant.clone(),
+            weight,
+            slots: ticket.need.slots,
+            node_s,
+        };
+        self.charges.insert(ticket.id, charge);
+    }
+
+    fn ended(&mut self, id: TicketId, node_s: f64) {
+        let Some(charge) = self.charges.remove(&id) else {
+            return;
+        };
+        if let Some(at_work) = self.at_work.get_mut(&charge.tenant) {
+            *at_work = at_work.saturating_sub(charge.slots);
+            if *at_work == 0 {
+                self.at_work.remove(&charge.tenant);
+            }
+        }
+        let Some(queue) = self.queues.get_mut(&charge.domain) else {
+            return;
+        };
+        let more_s = node_s - charge.node_s;
+        queue.ledger.correct(&charge.tenant, more_s, charge.weight);
+        // Tenants come from keys, and from whoever asks: those who wait for nothing are let go of.
+        if queue.ledger.len() > REMEMBERED {
+            let bands = &queue.bands;
+            let waits = |tenant: &str| bands.iter().any(|band| band.contains_key(tenant));
+            queue.ledger.forget(waits);
+        }
+    }
+
+    fn domain(&self, pool: PoolId) -> u32 {
+        self.domains.get(&pool).copied().unwrap_or_default()
+    }
+
+    /// Puts everyone into the domains of now. What tenants have had is counted from where they stand.
+    fn regroup(&mut self, domains: HashMap<PoolId, u32>) {
+        if self.domains == domains {
+            return;
+        }
+        self.domains = domains;
+        let ids: Vec<TicketId> = self.waiting.keys().copied().collect();
+        let tickets: Vec<Ticket> = ids.into_iter().filter_map(|id| self.remove(id)).collect();
+        self.queues.clear();
+        self.wants.clear();
+        for ticket in tickets {
+            self.insert(ticket);
+        }
+    }
+
+    /// Who may not go where has changed: those who wait stand among their equals again.
+    pub fn rebar(&mut self, barred: impl Fn(&Ticket) -> Vec<EndpointId>) {
+        let all: Vec<TicketId> = self.waiting.keys().copied().collect();
+        for id in all {
+            let Some(now) = self.ticket(id).map(&barred) else {
+                continue;
+            };
+            if self.ticket(id).is_some_and(|ticket| ticket.barred != now)
+                && let Some(ticket) = self.remove(id)
+            {
+                self.insert(Ticket {
+                    barred: now,
+                    ..ticket
+                });
+            }
+        }
     }
 
     fn insert(&mut self, ticket: Ticket) {
         let service = self.service(&ticket.service);
         service.held += usize::from(!ticket.is_stored());
-        service.line.insert(ticket.place(), ticket.expected);
-        self.lanes.insert(ticket);
+        let tenant = ticket.need.tenant.clone();
+        let line = service.lines.entry(tenant.clone()).or_default();
+        line.0.insert(ticket.place(), ticket.expected);
+        line.1 = ticket.share.weight;
+        let domain = self.domain(ticket.pool);
+        let band = match ticket.need.interactive {
+            true => Band::Interactive,
+            false => Band::Rest,
+        };
+        let queue = self.queues.entry(domain).or_default();
+        if !queue.waits(&tenant) {
+            let waiting = queue.bands.iter().flat_map(BTreeMap::keys);
+            queue.ledger.comes(&tenant, waiting);
+        }
+        self.waiting
+            .insert(ticket.id, (domain, band, tenant.clone()));
+        queue.band(band).entry(tenant).or_default().insert(ticket);
     }
 
     fn remove(&mut self, id: TicketId) -> Option<Ticket> {
-        let ticket = self.lanes.remove(id)?;
+        let (domain, band, tenant) = self.waiting.remove(&id)?;
+        self.held_back.remove(&id);
+        if let Some(wants) = self.wants.get_mut(&domain) {
+            wants.retain(|want| want.ticket != id);
+        }
+        let waiting = self.queues.get_mut(&domain)?.band(band);
+        let lanes = waiting.get_mut(&tenant)?;
+        let ticket = lanes.remove(id)?;
+        if lanes.len() == 0 {
+            waiting.remove(&tenant);
+        }
         let service = self.service(&ticket.service);
         service.held = service
             .held
             .saturating_sub(usize::from(!ticket.is_stored()));
-        service.line.remove(ticket.place());
+        if let Some((line, _)) = service.lines.get_mut(&tenant) {
+            line.remove(ticket.place());
+            if line.is_empty() {
+                service.lines.remove(&tenant);
+            }
+        }
         Some(ticket)
     }
 
@@ -290,44 +691,11 @@ impl Schedule {
         if !self.services.contains_key(name) {
             // Services come from the plan, so there are few; those that reloads took away are dropped here.
             if self.services.len() >= 4096 {
-                self.services.retain(|_, service| !service.line.is_empty());
+                self.services.retain(|_, service| !service.lines.is_empty());
             }
             self.services.insert(name.clone(), Service::default());
         }
         self.services.entry(name.clone()).or_default()
-    }
-}
-
-/// Has a ticket's policy choose, and takes what it chose.
-fn attempt(ticket: &Ticket, room: &mut dyn Room, draw: &mut dyn Draw) -> Tried {
-    let broken = |what: &str| {
-        let why = format!("the policy of service `{}` {what}", ticket.service);
-        Tried::Broken(Refusal::Internal(why))
-    };
-    let picked = {
-        let mut among = Vec::with_capacity(16);
-        room.candidates(ticket, &mut among);
-        if among.is_empty() {
-            return Tried::Waits;
-        }
-        // The one place where a plugin's code runs under the lock: its panic must not leave a ticket in two places.
-        let picked = catch_unwind(AssertUnwindSafe(|| {
-            ticket.policy.pick(&ticket.need, &among, draw)
-        }));
-        match picked {
-            Ok(None) => return Tried::Waits,
-            Ok(Some(index)) => match among.get(index) {
-                Some(candidate) if candidate.has_room(&ticket.need) => candidate.id,
-                Some(_) => return Tried::Waits,
-                None => return broken("picked nobody's number"),
-            },
-            Err(_) => return broken("panicked"),
-        }
-    };
-    if room.take(picked, ticket) {
-        Tried::Granted(picked)
-    } else {
-        Tried::Waits
     }
 }
 

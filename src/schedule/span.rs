@@ -29,6 +29,15 @@ impl Span {
         self.mean_s
     }
 
+    /// So much of it, 0.0 to 1.0, as if it were made of many parts.
+    pub fn part(self, share: f64) -> Span {
+        let share = share.clamp(0.0, 1.0);
+        Span {
+            mean_s: self.mean_s * share,
+            variance_s2: self.variance_s2 * share,
+        }
+    }
+
     /// Its standard deviation.
     pub fn sd_s(&self) -> f64 {
         self.variance_s2.sqrt()

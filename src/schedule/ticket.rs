@@ -1,9 +1,10 @@
 use super::span::Span;
+use crate::config::plan::PricePlan;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tabane_api::{EndpointId, Need, Policy, Urgency};
+use tabane_api::{EndpointId, Need, Policy, Service, Urgency};
 
 /// Names a ticket; of two that came in the same instant, the lower came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,12 +65,21 @@ pub struct Ticket {
     pub need: Need,
     /// Who chooses for it: the policy of the world it began with.
     pub policy: Arc<dyn Policy>,
+    /// What knows its API, and what more a need costs there; `None`: learned times alone count.
+    pub kind: Option<Arc<dyn Service>>,
+    /// What its service may spend.
+    pub price: PricePlan,
     /// Endpoints that failed it before.
     pub excluded: Vec<EndpointId>,
+    /// Endpoints that others with its needs may get, and it may not: it is too large for them, or its class is. Who has
+    /// others of these stands in another lane.
+    pub barred: Vec<EndpointId>,
     /// Its turn among the equally urgent.
     pub turn: Turn,
     /// Since when it waits, over all its attempts.
     pub since: Instant,
+    /// How long it was expected to wait when it came, seconds; 0 where nobody asked.
+    pub before_s: f64,
     /// Its tenant's share, and how many slots that one may have at once.
     pub share: Share,
     /// How long it may be made to wait, beside an endpoint that is free, for a better one.

@@ -16,6 +16,7 @@
 //! - A letter that still waits when what it is about is swept stays until it is delivered or given up.
 
 use super::StoreError;
+use super::beside::{LearnedTime, StoreGauge};
 use super::blob::BlobRef;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -403,26 +404,6 @@ pub trait Letters: Send + Sync {
     fn of_array(&self, array: &ArrayRecord) -> Vec<Letter>;
 }
 
-/// A learned time, as it is kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LearnedTime {
-    /// The service and class, and the endpoint it was learned on.
-    pub key: (String, String, String),
-    /// What was learned, in the estimator's own form.
-    pub value: String,
-}
-
-/// How the store fares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreGauge {
-    /// Bytes of the database that are in use: what `limits.database_bytes` bounds.
-    pub database_bytes: u64,
-    /// Letters that wait to be sent.
-    pub letters: u64,
-    /// When the oldest of them was written.
-    pub oldest_letter: Option<Moment>,
-}
-
 /// Where jobs are kept.
 #[async_trait]
 pub trait JobStore: Send + Sync {
@@ -491,6 +472,9 @@ pub trait JobStore: Send + Sync {
     /// Takes a job back: one that waits is `Canceled` at once; one at work gets its mark `canceling` (event
     /// `canceling`), and is `Canceled` when its attempt ends. Stale when it is over, or has its mark already.
     async fn cancel(&self, job: &str, now: Moment) -> Result<Changed, StoreError>;
+
+    /// A job that waits is over as `Dead`, for this reason: event `finished`. Stale in any other state.
+    async fn give_up(&self, job: &str, why: &str, now: Moment) -> Result<Changed, StoreError>;
 
     /// A job that is failed, dead, canceled or expired waits again, its failures forgotten, its result dropped, and its
     /// deadline to start if that has passed: event `queued`. Stale in any other state.

@@ -1,5 +1,6 @@
 //! What is kept on disk, in `data_dir`.
 
+mod beside;
 mod blob;
 mod files;
 mod job;
@@ -8,12 +9,13 @@ mod place;
 mod spool;
 mod sqlite;
 
+pub use beside::{LearnedTime, StoreGauge};
 pub use blob::{BlobRef, BlobStore, BlobWriter};
 pub use files::BlobFiles;
 pub use job::{
     Accepted, ArrayAccepted, ArrayRecord, AttemptRecord, Changed, Delivery, Ended, Filter, IN_ROW,
-    Idempotency, JobEvent, JobId, JobRecord, JobStore, Kept, LearnedTime, Letter, LetterRecord,
-    Letters, Moment, NewArray, NewJob, Next, Patch, ResultHead, StoreGauge, StoredRequest,
+    Idempotency, JobEvent, JobId, JobRecord, JobStore, Kept, Letter, LetterRecord, Letters, Moment,
+    NewArray, NewJob, Next, Patch, ResultHead, StoredRequest,
 };
 pub use marks::Marks;
 pub use spool::{Spool, SpoolError, Spooled};

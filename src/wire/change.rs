@@ -179,6 +179,8 @@ impl Wire {
     }
 
     /// Lets a job wait again; `None`: it is in no state for it.
+    ///
+    /// Errors: no node could ever serve it.
     pub(super) async fn again(
         &self,
         jobs: &Jobs,
@@ -187,6 +189,7 @@ impl Wire {
         if !job.state.is_over() || job.state == JobState::Succeeded {
             return Ok(None);
         }
+        self.dispatch.could_again(job)?;
         let (dispatch, jobs, id) = (self.dispatch.clone(), jobs.clone(), job.id.clone());
         let retried = to_its_end(async move {
             let retried = jobs.retry(&id).await;

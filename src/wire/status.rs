@@ -88,7 +88,9 @@ impl Wire {
         if job.state.is_over() {
             return;
         }
-        let Standing { position, eta_s } = self.dispatch.standing(job);
+        let Standing {
+            position, eta_s, ..
+        } = self.dispatch.standing(job);
         if let Some(position) = position {
             answer.set(JOB_POSITION, &position.to_string());
         }

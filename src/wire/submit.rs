@@ -78,7 +78,10 @@ impl Wire {
                 };
                 return Err(Refusal::Unprocessable(what));
             }
-            Err(error) => return Err(not_accepted(error, service)),
+            Err(error) => {
+                let tenant = &asked.journey.caller.tenant;
+                return Err(not_accepted(error, service, tenant));
+            }
         };
         Ok(Submitted {
             job,
@@ -308,14 +311,23 @@ impl Wire {
     }
 }
 
+/// When it is worth asking again where as many jobs are not over as may be.
+const COME_BACK: Duration = Duration::from_secs(30);
+
 /// Why a job was not taken in, to its client.
-pub(super) fn not_accepted(error: AcceptError, service: &LiveService) -> Refusal {
+pub(super) fn not_accepted(error: AcceptError, service: &LiveService, tenant: &str) -> Refusal {
     match error {
         AcceptError::Store(error) => unavailable(error),
+        AcceptError::TooMany(too_many) if too_many.of_tenant => Refusal::TenantFull {
+            tenant: tenant.to_owned(),
+            has: too_many.jobs,
+            what: "jobs that are not over",
+            retry_after: COME_BACK,
+        },
         AcceptError::TooMany(too_many) => Refusal::QueueFull {
             service: service.plan.name.to_string(),
             waiting: too_many.jobs,
-            retry_after: Duration::from_secs(30),
+            retry_after: COME_BACK,
         },
     }
 }

@@ -8,6 +8,7 @@ mod bodies;
 mod crash;
 mod deploy;
 mod docs;
+mod feasible;
 mod floors;
 mod forward;
 mod full;

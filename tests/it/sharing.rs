@@ -78,6 +78,7 @@ services:
   chat:
     pool: [gpu/chat]
     routes: [/chat]
+    interactive: true
     health: {health}
     cool_down: 1ms
     gpu_hold: {{min: 100ms, max: 200ms}}

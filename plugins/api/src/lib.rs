@@ -101,4 +101,4 @@ pub use refusal::{Refusal, Shape};
 pub use registry::{
     BoundKind, BoundPolicy, Kind, KindEntry, NoConfig, PolicyEntry, PolicyKind, Registry,
 };
-pub use service::{EndpointView, Host, Released, Seen, Service, Stopped};
+pub use service::{EndpointView, Host, OutOfMemory, Released, Seen, Service, Stopped};

@@ -38,6 +38,18 @@ pub enum Refusal {
         /// When a place may be free.
         retry_after: Duration,
     },
+    /// As many of one tenant are there as may be.
+    #[error("tenant `{tenant}` has as many {what} as it may: {has}")]
+    TenantFull {
+        /// The tenant's name.
+        tenant: String,
+        /// How many it has.
+        has: usize,
+        /// Of what: `requests waiting`, `jobs that are not over`.
+        what: &'static str,
+        /// When a place may be free.
+        retry_after: Duration,
+    },
     /// It waited as long as it may.
     #[error("no node of service `{service}` came free within {} s", .waited.as_secs())]
     WaitedTooLong {
@@ -105,6 +117,7 @@ impl Refusal {
             Refusal::HeadTooLarge(_) => "head_too_large",
             Refusal::TooSlow => "too_slow",
             Refusal::QueueFull { .. } => "queue_full",
+            Refusal::TenantFull { .. } => "tenant_full",
             Refusal::WaitedTooLong { .. } => "waited_too_long",
             Refusal::NoFit { .. } => "no_fit",
             Refusal::NodeFailed(_) => "node_failed",

@@ -34,7 +34,8 @@ pub trait Service: Any + Send + Sync {
         Err(Refusal::NotFound(request.uri().path().to_owned()))
     }
 
-    /// A forwarded answer going by, byte for byte; `notes` live as long as the request.
+    /// A forwarded answer going by, byte for byte; `notes` live as long as the request. Where [`OutOfMemory`] is among them
+    /// at the end, such requests go elsewhere.
     fn observe(&self, _need: &Need, _seen: Seen<'_>, _notes: &mut Extensions) {}
 
     /// A request was broken off (its client left, its time was over): tells the node to stop working on it.
@@ -101,6 +102,10 @@ pub enum Seen<'a> {
     /// Its end; not seen when it broke.
     End,
 }
+
+/// A note of `Service::observe`: the answer says that the card's memory was too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
 
 /// What `Service::stop` achieved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,6 +27,10 @@ pub struct Config {
     /// `class: [path: 1, json: /scene]`; unless said, those with the same method and first part of the path.
     #[serde(default)]
     pub class: Parts,
+    /// Which model a request asks for: the first of these places that says one, as in `model: {json: /model}`. It goes to
+    /// nodes that have it, and rather to those where it is loaded.
+    #[serde(default)]
+    pub model: Parts,
     /// How much work a request is, in whatever unit, as in `size: {multiply: [json: /frames, json: /samples]}`.
     #[serde(default)]
     pub size: Size,
@@ -44,10 +48,14 @@ pub struct Config {
     pub callback: Option<Callback>,
 }
 
-/// The answer is the result: nothing to say.
+/// The answer is the result.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Sync {}
+pub struct Sync {
+    /// Words by which a failing answer tells that the card's memory was too small: the job then goes elsewhere.
+    #[serde(default)]
+    pub out_of_memory: Vec<String>,
+}
 
 /// Work that is asked for until it is done.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

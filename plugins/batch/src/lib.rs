@@ -29,15 +29,15 @@ pub use template::Path;
 use async_trait::async_trait;
 use bytes::Bytes;
 use follow::Work;
-use http::{HeaderMap, HeaderValue, Request};
+use http::{Extensions, HeaderMap, HeaderValue};
 use node::WithHeaders;
 use protocol::Protocol;
 use std::sync::Arc;
 use std::time::Duration;
 use submit::Submitted;
 use tabane_api::{
-    Ask as Asked, Attempt, Done, Found, Intent, Kind, NodeClient, NodeError, ProbeError, Refusal,
-    Released, Report, RunError, Service, Stop, Stopped, Vitals,
+    Ask as Asked, Attempt, Done, Found, Intent, Kind, Need, NodeClient, NodeError, ProbeError,
+    Refusal, Released, Report, RunError, Seen, Service, Stop, Stopped, Vitals,
 };
 use tabane_http::Http;
 use template::Words;
@@ -56,6 +56,7 @@ pub struct Batch {
 
 impl Kind for Batch {
     const NAME: &'static str = "batch";
+    const POLICY: &'static str = "match";
     type Config = Config;
 
     fn new(config: Config, _prior: Option<Arc<Self>>) -> Result<Self, String> {
@@ -66,6 +67,10 @@ impl Kind for Batch {
             class: config.class.clone(),
             size: config.size.clone(),
             release: config.release.clone(),
+            model: config.model.clone(),
+            out_of_memory: (config.sync.iter())
+                .flat_map(|sync| sync.out_of_memory.clone())
+                .collect(),
         };
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers.0 {
@@ -75,7 +80,10 @@ impl Kind for Batch {
             headers.insert(name.clone(), value);
         }
         Ok(Batch {
-            http: Http::new(http, None)?,
+            http: Http::new(http, None).map_err(|why| match why.starts_with("out_of_memory:") {
+                true => format!("sync.{why}"),
+                false => why,
+            })?,
             headers,
             protocol: Protocol::of(config)?,
         })
@@ -96,6 +104,10 @@ impl Service for Batch {
         self.http.release(&self.with_headers(node)).await
     }
 
+    fn observe(&self, need: &Need, seen: Seen<'_>, notes: &mut Extensions) {
+        self.http.observe(need, seen, notes);
+    }
+
     async fn run(
         &self,
         attempt: &Attempt,
@@ -104,7 +116,7 @@ impl Service for Batch {
     ) -> Result<Done, RunError> {
         let node = self.with_headers(node);
         let Some(protocol) = &self.protocol else {
-            return as_it_came(attempt, &node).await;
+            return self.http.run(attempt, &node, report).await;
         };
         if protocol.calls
             && attempt.callback.is_none()
@@ -175,12 +187,4 @@ impl Batch {
             headers: &self.headers,
         }
     }
-}
-
-async fn as_it_came(attempt: &Attempt, node: &dyn NodeClient) -> Result<Done, RunError> {
-    let mut request = Request::new(attempt.body.clone());
-    *request.method_mut() = attempt.method.clone();
-    *request.uri_mut() = attempt.uri.clone();
-    *request.headers_mut() = attempt.headers.clone();
-    Ok(Done::by_status(node.stream(request).await?))
 }

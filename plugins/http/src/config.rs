@@ -28,10 +28,18 @@ pub struct Config {
     /// of the path. Bodies past 1 MiB, and those that stream, are not looked into.
     #[serde(default)]
     pub class: Parts,
+    /// Which model a request asks for: the first of these places that says one, as in `model: {json: /model}`. It goes to
+    /// nodes that have it, and rather to those where it is loaded.
+    #[serde(default)]
+    pub model: Parts,
     /// How much work a request is, in whatever unit, as in
     /// `size: {multiply: [json: /steps, json: /width, json: /height], per: 1000000}`: times are learned per unit.
     #[serde(default)]
     pub size: Size,
+    /// Words by which a failing answer tells that the card's memory was too small, as in `["CUDA out of memory"]`: a job
+    /// then goes elsewhere, and after the second time no request of its class goes there for a day.
+    #[serde(default)]
+    pub out_of_memory: Vec<String>,
     /// How a server is told to let go of the GPU, where it shares the card with another (`sharing` at its node): a path, or
     /// `{path, method, body, status}`. Without it the services take turns, and what this one has loaded stays.
     pub release: Option<Release>,
@@ -52,6 +60,10 @@ pub struct Probe {
     pub busy: Option<String>,
     /// Where in a JSON answer the free GPU memory stands, MiB (RFC 6901).
     pub vram_free_mib: Option<String>,
+    /// Where in a JSON answer the models stand that the node has (RFC 6901).
+    pub models: Option<String>,
+    /// Where in a JSON answer the models stand that are in its memory (RFC 6901).
+    pub loaded: Option<String>,
 }
 
 /// A set of statuses: `200`, `"200-299"`, or a list of such.
@@ -77,6 +89,11 @@ struct Long {
     busy: Option<String>,
     /// Where in a JSON answer the free GPU memory stands, MiB (RFC 6901).
     vram_free_mib: Option<String>,
+    /// Where in a JSON answer the models stand that the node has (RFC 6901): a list of names, or of maps with `name`, `id`
+    /// or `model`, or a map by names. What asks for another goes elsewhere.
+    models: Option<String>,
+    /// Where in a JSON answer the models stand that are in the node's memory (RFC 6901), as `models`, or one name.
+    loaded: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -112,7 +129,7 @@ impl Config {
         }
         if probe.head_only && (probe.body.is_some() || probe.is_read()) {
             return Err(
-                "probe.method: HEAD has no answer to read; take GET, or leave out `body`, `busy` and `vram_free_mib`"
+                "probe.method: HEAD has no answer to read; take GET, or leave out `body` and what points into it"
                     .into(),
             );
         }
@@ -123,6 +140,8 @@ impl Config {
         for (name, pointer) in [
             ("busy", &probe.busy),
             ("vram_free_mib", &probe.vram_free_mib),
+            ("models", &probe.models),
+            ("loaded", &probe.loaded),
         ] {
             if let Some(pointer) = pointer.as_ref().filter(|pointer| !pointer.starts_with('/')) {
                 return Err(format!(
@@ -145,6 +164,8 @@ impl Default for Probe {
             body: None,
             busy: None,
             vram_free_mib: None,
+            models: None,
+            loaded: None,
         }
     }
 }
@@ -159,9 +180,10 @@ impl Probe {
         }
     }
 
-    /// Whether numbers are read from the answer.
+    /// Whether the answer is read as JSON.
     pub(crate) fn is_read(&self) -> bool {
-        self.busy.is_some() || self.vram_free_mib.is_some()
+        let all = [&self.busy, &self.vram_free_mib, &self.models, &self.loaded];
+        all.into_iter().any(Option::is_some)
     }
 
     /// Whether a path is a status page of its own: the root is the service itself.
@@ -197,6 +219,8 @@ impl<'de> Deserialize<'de> for Probe {
                     body: long.body,
                     busy: long.busy,
                     vram_free_mib: long.vram_free_mib,
+                    models: long.models,
+                    loaded: long.loaded,
                 })
             }
         }

@@ -13,14 +13,17 @@ use tabane_api::{Ask, hash};
 const BODY_MOST: usize = 1 << 20;
 /// So many characters of a value are kept; of a longer one, its beginning and its hash.
 const VALUE_MOST: usize = 48;
+/// So many characters of a model's name are kept: the longest of public models have half of that.
+const MODEL_MOST: usize = 256;
 /// So many parts make a class, or a size.
 const PARTS_MOST: usize = 8;
 
-/// What YAML says of where a request's class and size stand in it. Any kind may embed it.
+/// What YAML says of where a request's class, size and model stand in it. Any kind may embed it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extract {
     class: Parts,
     size: Size,
+    model: Parts,
 }
 
 /// What was read from a request.
@@ -32,6 +35,8 @@ pub struct Extracted {
     pub class: String,
     /// How much work it is; above 0 and finite, 1.0 where nothing says.
     pub size: f64,
+    /// The model it asks for, as it names it; at most 256 characters of it. `None`: it names none.
+    pub model: Option<String>,
 }
 
 /// One place of a request, or several.
@@ -70,11 +75,12 @@ fn one() -> f64 {
 // === impl Extract ===
 
 impl Extract {
-    /// From what a kind's block says under `class` and `size`.
+    /// From what a kind's block says under `class`, `size` and `model`.
     ///
     /// Errors: what makes no sense, with the key it stands under.
-    pub fn new(class: Parts, size: Size) -> Result<Self, String> {
+    pub fn new(class: Parts, size: Size, model: Parts) -> Result<Self, String> {
         class.check("class")?;
+        model.check("model")?;
         size.multiply.check("size.multiply")?;
         if !(size.per.is_finite() && size.per > 0.0) {
             return Err(format!(
@@ -82,10 +88,10 @@ impl Extract {
                 size.per
             ));
         }
-        Ok(Extract { class, size })
+        Ok(Extract { class, size, model })
     }
 
-    /// Reads a request's class and size; `None` when its body may say more and was not given.
+    /// Reads a request's class, size and model; `None` when its body may say more and was not given.
     ///
     /// A body that is empty, too long or no JSON says nothing.
     pub fn read(&self, ask: &Ask<'_>, body: Option<&Bytes>) -> Option<Extracted> {
@@ -100,11 +106,13 @@ impl Extract {
         Some(Extracted {
             class: self.class(ask, &json),
             size: self.size.of(ask, &json),
+            model: self.model.first(ask, &json),
         })
     }
 
     fn reads_body(&self) -> bool {
-        let mut all = self.class.0.iter().chain(&self.size.multiply.0);
+        let told = self.class.0.iter().chain(&self.size.multiply.0);
+        let mut all = told.chain(&self.model.0);
         all.any(|part| matches!(part, Part::Json(_)))
     }
 
@@ -124,6 +132,14 @@ impl Extract {
 // === impl Parts ===
 
 impl Parts {
+    /// The first value that there is.
+    fn first(&self, ask: &Ask<'_>, json: &Value) -> Option<String> {
+        let values = self.0.iter().filter_map(|part| part.of(ask, json));
+        let mut said = values.filter(|value| !value.trim().is_empty());
+        let value = said.next()?;
+        Some(value.trim().chars().take(MODEL_MOST).collect())
+    }
+
     fn check(&self, key: &str) -> Result<(), String> {
         if self.0.len() > PARTS_MOST {
             return Err(format!(
@@ -306,7 +322,11 @@ mod tests {
     fn extract(class: &str, size: &str) -> Result<Extract, String> {
         let wrong = |error: serde_json::Error| error.to_string();
         let class = serde_json::from_str(class).map_err(wrong)?;
-        Extract::new(class, serde_json::from_str(size).map_err(wrong)?)
+        Extract::new(
+            class,
+            serde_json::from_str(size).map_err(wrong)?,
+            Parts::default(),
+        )
     }
 
     fn read(extract: &Extract, method: Method, body: Option<&str>) -> Option<Extracted> {
@@ -351,6 +371,29 @@ mod tests {
         }
         let route = read(&Extract::default(), Method::POST, None).unwrap();
         assert_eq!((&*route.class, route.size), ("POST /render", 1.0));
+    }
+
+    #[test]
+    fn a_model_is_what_the_first_place_says_and_as_it_says_it() {
+        let places = r#"[{"json": "/model"}, {"header": "X-Scene-Type"}, {"query": "q"}]"#;
+        let model: Parts = serde_json::from_str(places).unwrap();
+        let extract = Extract::new(Parts::default(), Size::default(), model).unwrap();
+        let model = |body| read(&extract, Method::POST, Some(body)).unwrap().model;
+        assert_eq!(
+            model(r#"{"model": " org/large:8b "}"#).unwrap(),
+            "org/large:8b"
+        );
+        assert_eq!(model(r#"{"model": ""}"#).unwrap(), "indoor / night");
+        assert_eq!(model("not json").unwrap(), "indoor / night");
+        let long = format!(r#"{{"model": "{}"}}"#, "é".repeat(1000));
+        assert_eq!(model(&long).unwrap().chars().count(), MODEL_MOST);
+        assert_eq!(
+            read(&extract, Method::POST, None),
+            None,
+            "the body may say it"
+        );
+        let none = read(&Extract::default(), Method::POST, None).unwrap();
+        assert_eq!(none.model, None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod config;
 mod extract;
+mod memory;
 mod release;
 
 pub use config::{Config, Probe, Statuses};
@@ -10,16 +11,20 @@ pub use release::{Release, Verb};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Extensions, Method, Request, Response};
+use memory::{Beginning, Signs};
+use serde_json::Value;
 use std::sync::Arc;
 use tabane_api::{
-    Ask, Intent, Kind, Need, NodeClient, NodeError, ProbeError, Refusal, Released, Service, Vitals,
+    Ask, Attempt, Done, Intent, Kind, Need, NodeClient, NodeError, OutOfMemory, ProbeError,
+    Refusal, Released, Report, RunError, Seen, Service, Vitals,
 };
 
 /// Any service that speaks HTTP: each request is forwarded as it came, and takes one slot.
 pub struct Http {
     config: Config,
     extract: Extract,
+    signs: Signs,
 }
 
 impl Kind for Http {
@@ -28,19 +33,28 @@ impl Kind for Http {
 
     fn new(config: Config, _prior: Option<Arc<Self>>) -> Result<Self, String> {
         config.check()?;
-        let extract = Extract::new(config.class.clone(), config.size.clone())?;
-        Ok(Http { config, extract })
+        let Config {
+            class, size, model, ..
+        } = &config;
+        let extract = Extract::new(class.clone(), size.clone(), model.clone())?;
+        let signs = Signs::new(&config.out_of_memory)?;
+        Ok(Http {
+            config,
+            extract,
+            signs,
+        })
     }
 }
 
 #[async_trait]
 impl Service for Http {
     fn classify(&self, ask: &Ask<'_>, body: Option<&Bytes>) -> Result<Intent, Refusal> {
-        let Some(Extracted { class, size }) = self.extract.read(ask, body) else {
+        let Some(Extracted { class, size, model }) = self.extract.read(ask, body) else {
             return Ok(Intent::WantBody);
         };
         let mut need = Need::of_class(&class);
         need.size = size;
+        need.model = model.map(Arc::from);
         need.vram_mib = self.config.vram_mib;
         need.labels = self
             .config
@@ -58,6 +72,47 @@ impl Service for Http {
 
     async fn probe(&self, node: &dyn NodeClient) -> Result<Vitals, ProbeError> {
         ask(&self.config.probe, node).await
+    }
+
+    fn observe(&self, _need: &Need, seen: Seen<'_>, notes: &mut Extensions) {
+        if self.signs.is_empty() {
+            return;
+        }
+        match seen {
+            Seen::Head(status, _) if status.as_u16() >= 400 => {
+                notes.insert(Beginning::default());
+            }
+            Seen::Head(..) => {
+                notes.remove::<Beginning>();
+            }
+            Seen::Bytes(bytes) => {
+                if let Some(beginning) = notes.get_mut::<Beginning>() {
+                    beginning.add(bytes);
+                }
+            }
+            Seen::End => {
+                let beginning = notes.remove::<Beginning>();
+                if beginning.is_some_and(|b| self.signs.said(b.bytes()).is_some()) {
+                    notes.insert(OutOfMemory);
+                }
+            }
+        }
+    }
+
+    async fn run(
+        &self,
+        attempt: &Attempt,
+        node: &dyn NodeClient,
+        _report: &dyn Report,
+    ) -> Result<Done, RunError> {
+        let mut request = Request::new(attempt.body.clone());
+        *request.method_mut() = attempt.method.clone();
+        *request.uri_mut() = attempt.uri.clone();
+        *request.headers_mut() = attempt.headers.clone();
+        match self.signs.look(node.stream(request).await?).await? {
+            Ok(said) => Err(RunError::OutOfMemory(said)),
+            Err(answer) => Ok(Done::by_status(answer)),
+        }
     }
 
     async fn release(&self, node: &dyn NodeClient) -> Result<Released, NodeError> {
@@ -102,23 +157,38 @@ fn judge(probe: &Probe, answer: &Response<Bytes>) -> Result<Vitals, ProbeError> 
     if !probe.is_read() {
         return Ok(Vitals::default());
     }
-    let Ok(json) = serde_json::from_slice::<serde_json::Value>(answer.body()) else {
-        return unhealthy(
-            "the answer is not JSON, and `busy` or `vram_free_mib` points into it".into(),
-        );
+    let Ok(json) = serde_json::from_slice::<Value>(answer.body()) else {
+        return unhealthy("the answer is not JSON, and the file points into it".into());
     };
     let number = |pointer: &Option<String>| {
         pointer
             .as_ref()
             .and_then(|at| json.pointer(at))
-            .and_then(serde_json::Value::as_u64)
+            .and_then(Value::as_u64)
     };
     Ok(Vitals {
         busy: number(&probe.busy).and_then(|busy| busy.try_into().ok()),
         vram_free_mib: number(&probe.vram_free_mib),
-        models: Vec::new(),
-        loaded: None,
+        models: names(&probe.models, &json).unwrap_or_default(),
+        loaded: names(&probe.loaded, &json),
     })
+}
+
+/// The names that stand in a document: a list of them or of maps that have one, a map by them, or a single one. `None`:
+/// nothing of the kind is there.
+fn names(pointer: &Option<String>, document: &Value) -> Option<Vec<String>> {
+    let name = |value: &Value| {
+        let within = ["name", "id", "model"].map(|key| value.get(key));
+        let mut texts = [Some(value)].into_iter().chain(within).flatten();
+        texts.find_map(Value::as_str).map(str::to_owned)
+    };
+    match document.pointer(pointer.as_ref()?)? {
+        Value::Null => Some(Vec::new()),
+        Value::Array(all) => Some(all.iter().filter_map(name).collect()),
+        Value::String(name) => Some(vec![name.clone()]),
+        Value::Object(all) => Some(all.keys().cloned().collect()),
+        _ => None,
+    }
 }
 
 fn unhealthy(probe: &Probe, why: &str) -> ProbeError {
@@ -258,6 +328,58 @@ mod tests {
     }
 
     #[test]
+    fn the_models_of_a_node_are_read_in_the_forms_that_servers_give_them() {
+        let block = r#"{"probe": {"path": "/", "models": "/data", "loaded": "/loaded"}}"#;
+        for (answer, models, loaded) in [
+            (r#"{"data": ["a", "b"]}"#, &["a", "b"][..], None),
+            (
+                r#"{"data": [{"id": "a"}, {"name": "b", "id": "c"}, {"model": "d"}, 7, {}], "loaded": ["a"]}"#,
+                &["a", "b", "d"],
+                Some(&["a"][..]),
+            ),
+            (
+                r#"{"data": {"a": {}, "b": 1}, "loaded": null}"#,
+                &["a", "b"],
+                Some(&[]),
+            ),
+            (r#"{"data": 7, "loaded": "a"}"#, &[], Some(&["a"])),
+            ("{}", &[], None),
+        ] {
+            let vitals = probe(block, Node(Ok((200, answer)))).unwrap();
+            assert_eq!(vitals.models, models, "{answer}");
+            assert_eq!(
+                vitals.loaded.as_deref(),
+                loaded
+                    .map(|l| l.iter().map(|m| m.to_string()).collect::<Vec<_>>())
+                    .as_deref(),
+                "{answer}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_forwarded_answer_that_says_memory_was_too_small_leaves_a_note_of_it() {
+        let kind = kind(r#"{"out_of_memory": ["out of memory"]}"#).unwrap();
+        let need = Need::of_class("x");
+        let noted = |all: &[(u16, &[&[u8]])]| {
+            let mut notes = Extensions::new();
+            for (status, pieces) in all {
+                let status = StatusCode::from_u16(*status).unwrap();
+                kind.observe(&need, Seen::Head(status, &HeaderMap::new()), &mut notes);
+                for piece in *pieces {
+                    kind.observe(&need, Seen::Bytes(piece), &mut notes);
+                }
+                kind.observe(&need, Seen::End, &mut notes);
+            }
+            notes.get::<OutOfMemory>().is_some()
+        };
+        assert!(noted(&[(500, &[b"CUDA Out of mem", b"ory"])]));
+        assert!(!noted(&[(200, &[b"out of memory"])]));
+        assert!(!noted(&[(500, &[b"out of patience"])]));
+        assert!(!noted(&[(500, &[]), (200, &[b"out of memory"])]));
+    }
+
+    #[test]
     fn looking_takes_no_slot_and_working_takes_one() {
         let block = r#"{"probe": "/health", "vram_mib": 20000, "labels": {"os": "linux"}}"#;
         assert_eq!(need(block, Method::GET, "/health").slots, 0);
@@ -362,6 +484,15 @@ mod tests {
                 r#"{"release": {"path": "/", "status": 600}}"#,
                 "release.status: 600 is no status",
             ),
+            (
+                r#"{"probe": {"path": "/", "models": "data"}}"#,
+                "probe.models: a JSON pointer begins with `/`, got `data`",
+            ),
+            (
+                r#"{"out_of_memory": [" "]}"#,
+                "out_of_memory: an empty text stands in every answer",
+            ),
+            (r#"{"model": {"query": ""}}"#, "model: must name something"),
             (
                 r#"{"class": {"path": 0}}"#,
                 "class.path: parts of a path are counted from 1, got 0",

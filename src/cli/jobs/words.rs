@@ -87,6 +87,9 @@ pub(super) fn standing(document: &Value) -> String {
             before => format!("{before} before it"),
         });
     }
+    if let Some(why) = document["stuck"].as_str() {
+        parts.push(plain(why));
+    }
     if let Some(fraction) = fraction(document) {
         parts.push(percent(fraction));
     }
@@ -175,6 +178,10 @@ mod tests {
             (
                 json!({"state": "queued", "position": 3, "eta_s": {"p50": 89.2}}),
                 "3 before it, done in about 1m 30s",
+            ),
+            (
+                json!({"state": "queued", "position": 0, "stuck": "nobody\nhas it"}),
+                "next, nobody has it",
             ),
             (
                 json!({"state": "running", "progress": {"fraction": 0.5, "text": "frame 12"}}),

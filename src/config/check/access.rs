@@ -107,12 +107,19 @@ pub(crate) fn tenants(all: &All, findings: &Findings) -> Vec<TenantPlan> {
         }
         let weight = value::number(&typed.weight, 1..=1000, 1, "", spot, findings) as u32;
         let cap = value::number(&typed.priority_cap, 0..=7, 0, "0 is first", spot, findings);
+        let most = |field: &Field<u64>, least, hint| {
+            let said = !field.is_missing();
+            said.then(|| value::number(field, least..=10_000_000, 1, hint, spot, findings))
+        };
+        let max_waiting = most(&typed.max_waiting, 0, "0: none of them waits");
+        let hint = "to shut it out, remove its keys";
+        let max_at_work = most(&typed.max_at_work, 1, hint);
         tenants.push(TenantPlan {
             name: name.value.as_str().into(),
             keys,
             weight,
-            max_waiting: None,
-            max_at_work: None,
+            max_waiting: max_waiting.map(|most| most as usize),
+            max_at_work: max_at_work.map(|most| most as u32),
             priority_cap: Urgency::new(cap as u8),
         });
     }

@@ -1,7 +1,7 @@
 //! Nodes and their endpoints: those of `nodes:`, and those made of URLs in pools.
 
 use super::url::{is_host, url};
-use super::value;
+use super::{placement, value};
 use crate::config::expand::read_bounded;
 use crate::config::file::{Endpoint, Gpu, Node, SharingWord, Tls};
 use crate::config::findings::{Findings, Spot};
@@ -145,7 +145,7 @@ impl Fleet {
             }
             _ => {}
         }
-        Some(EndpointPlan {
+        let mut plan = EndpointPlan {
             name: full.into(),
             node,
             target,
@@ -154,7 +154,9 @@ impl Fleet {
             max_size: None,
             vram_mib: typed.vram.get().map(|size| size.0 / (1 << 20)),
             probed_by: None,
-        })
+        };
+        placement::takes(typed, &mut plan, outer, findings);
+        Some(plan)
     }
 
     fn tls(&mut self, typed: At<&Tls>, plan: &mut TlsPlan, findings: &Findings) {
@@ -291,6 +293,11 @@ impl Fleet {
     fn add_inline(&mut self, full: String, plan: EndpointPlan, spot: Spot) -> Option<usize> {
         self.add("", full.clone(), Some(plan), spot);
         self.by_name.get(&full).copied().flatten()
+    }
+
+    /// What an endpoint's node costs while it runs.
+    pub(crate) fn usd_per_hour(&self, endpoint: usize) -> f64 {
+        self.nodes[self.endpoints[endpoint].node].facts.usd_per_hour
     }
 
     /// Some pool holds it.

@@ -10,6 +10,7 @@ mod cors;
 mod fleet;
 mod jobs;
 mod listen;
+mod placement;
 mod pools;
 mod route;
 mod service;

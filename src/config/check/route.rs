@@ -82,8 +82,13 @@ fn route(
         repeat_unsafe: typed.retry.get().map(|retry| *retry == RouteRetry::Unsafe),
         priority: priority(&typed.priority, spot, findings),
         jobs: jobs::mode_of_route(all, typed, &service.plan, spot, findings),
-        interactive: None,
+        interactive: typed.interactive.get().copied(),
     };
+    if options.interactive == Some(true) && options.slots == Some(0) {
+        let hint = "leave out `interactive`, or `slots: 0`";
+        let spot = typed.interactive.spot(spot);
+        findings.warn(spot, "what takes no slot never waits for one", hint);
+    }
     let host = match typed.host.at(spot) {
         Some(typed) => Some(host(typed, findings)?),
         None if typed.host.is_missing() => None,

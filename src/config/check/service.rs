@@ -2,13 +2,12 @@
 
 use super::fleet::Fleet;
 use super::pools::Pools;
-use super::{block, cors, jobs, sharing, value};
+use super::{block, cors, jobs, placement, sharing, value};
 use crate::config::file::{self, Body, Health, Queue, Retry, RetryWord, Service, Timeouts};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
 use crate::config::plan::{
-    BodyPlan, HealthPlan, PricePlan, Priority, QueuePlan, RetryPlan, ScalePlan, ServicePlan,
-    TimeoutsPlan,
+    BodyPlan, HealthPlan, Priority, QueuePlan, RetryPlan, ServicePlan, TimeoutsPlan,
 };
 use crate::config::typed::{At, Field, Short};
 use crate::config::units::{OrNone, Span};
@@ -70,12 +69,17 @@ pub(crate) fn services<'a>(
             socket_ping: socket_ping(&typed.socket_ping, outer, findings),
             jobs: jobs::jobs(all, typed, outer, findings),
             cors: cors::cors(&typed.cors, outer, findings),
-            interactive: false,
-            patience: 10 * MINUTE,
+            interactive: typed.interactive.or(false),
+            patience: placement::patience(typed),
             gpu_hold: sharing::hold(&typed.gpu_hold, outer, findings),
-            price: PricePlan::default(),
-            scale: ScalePlan::default(),
+            price: placement::price(&typed.price, outer, findings),
+            scale: placement::scale(&typed.scale, outer, findings),
         };
+        if let Some(pool) = pool {
+            let members = pools.plans[pool].members.iter();
+            let prices = members.map(|m| fleet.usd_per_hour(m.endpoint));
+            placement::warn_of_no_price(&typed.price, prices, outer, findings);
+        }
         match (pool, kind, policy) {
             (Some(pool), Some(kind), Some(policy)) => checked.push(Checked {
                 name,
@@ -95,6 +99,8 @@ pub(crate) fn services<'a>(
                 jobs::jobs(all, typed, outer, findings);
                 cors::cors(&typed.cors, outer, findings);
                 sharing::hold(&typed.gpu_hold, outer, findings);
+                placement::price(&typed.price, outer, findings);
+                placement::scale(&typed.scale, outer, findings);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a file that is good comes to mean.
 
 use super::fakes::{no_env, registry};
-use crate::config::plan::{Anonymous, HostPattern, Plan, Priority};
+use crate::config::plan::{Anonymous, HostPattern, Plan, PricePlan, Priority, ScalePlan};
 use crate::config::{Loaded, load_text};
 use std::time::Duration;
 use tabane_api::Urgency;
@@ -72,6 +72,56 @@ fn short_forms_mean_what_their_long_forms_say() {
     assert_eq!(short.services[0].priority, Priority::Header);
     assert!(short.routes[0].options.stream && short.services[0].body.stream);
     assert_eq!(short.services[0].retry.attempts, 1);
+}
+
+#[test]
+fn what_is_said_of_placement_reaches_the_plan() {
+    let said = plan(
+        "tenants: {t: {key: '12345678', max_waiting: 0, max_at_work: 2}, u: '87654321'}\n\
+         nodes: {n: {price_per_hour: 1, endpoints: {x: {url: 'http://h:1', models: [a, b, a], max_size: 2.5}, y: {url: 'http://h:2', models: a}}}}\n\
+         services:\n  s:\n    pool: [n/x, n/y]\n    interactive: true\n    patience: 5s\n\
+         \x20   price: {seconds_per_usd: 600, spill_after: 30s, usd_per_hour: 5, usd_per_job: 0.5}\n\
+         \x20   scale: {drain_in: 2m, min: 1, max: 20}\n\
+         \x20   routes: [/, {path: /batch, interactive: false}]\n",
+    );
+    let models = |i: usize| said.endpoints[i].models.as_deref().unwrap().join(" ");
+    assert_eq!((models(0), models(1)), ("a b".into(), "a".into()));
+    assert_eq!(said.endpoints[0].max_size, Some(2.5));
+    let bounds = |i: usize| (said.tenants[i].max_waiting, said.tenants[i].max_at_work);
+    assert_eq!((bounds(0), bounds(1)), ((Some(0), Some(2)), (None, None)));
+    let service = &said.services[0];
+    assert!(service.interactive);
+    assert_eq!(service.patience, Duration::from_secs(5));
+    let price = PricePlan {
+        seconds_per_usd: 600.0,
+        spill_after: Duration::from_secs(30),
+        usd_per_hour: Some(5.0),
+        usd_per_job: Some(0.5),
+    };
+    assert_eq!(service.price, price);
+    let scale = ScalePlan {
+        drain_in: Duration::from_secs(120),
+        min: 1,
+        max: 20,
+    };
+    assert_eq!(service.scale, scale);
+    let of_routes: Vec<_> = said.routes.iter().map(|r| r.options.interactive).collect();
+    assert_eq!(of_routes, [Some(false), None]);
+}
+
+#[test]
+fn what_is_not_said_of_placement_has_its_usual_value() {
+    let usual = plan(SHORTEST);
+    let service = &usual.services[0];
+    assert!(!service.interactive && usual.endpoints[0].models.is_none());
+    assert_eq!(service.patience, Duration::from_secs(600));
+    assert_eq!((service.price, service.scale), Default::default());
+    // Whoever has endless patience has more than any request may wait.
+    let patient = plan("services: {s: {pool: ['http://g:1'], patience: none}}");
+    assert!(patient.services[0].patience > Duration::from_secs(300 * 24 * 3600));
+    // The most that are wanted are at least the fewest.
+    let large = plan("services: {s: {pool: ['http://g:1'], scale: {min: 200}}}");
+    assert_eq!(large.services[0].scale.max, 200);
 }
 
 #[test]

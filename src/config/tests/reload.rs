@@ -1,7 +1,7 @@
 //! Files on disk: includes, what is watched, what a reload changes.
 
 use super::fakes::{no_env, registry};
-use crate::config::{diff, load};
+use crate::config::{diff, load, load_text};
 use std::fs;
 use std::path::Path;
 
@@ -64,6 +64,35 @@ fn includes_are_joined_and_all_their_folders_watched() {
     let again = load(&dir.join("t.yaml"), &registry(), &no_env).unwrap();
     assert_ne!(again.plan.hash, loaded.plan.hash);
     assert_eq!(diff(&loaded.plan, &again.plan).to_string(), "tenants ~a");
+}
+
+#[test]
+fn a_change_of_what_is_said_of_placement_is_in_the_diff() {
+    let plan = |endpoint: &str, tenant: &str, service: &str, route: &str| {
+        let text = format!(
+            "tenants: {{t: {{key: '12345678'{tenant}}}}}\n\
+             nodes: {{n: {{price_per_hour: 1, endpoints: {{x: {{url: 'http://h:1'{endpoint}}}}}}}}}\n\
+             services: {{s: {{pool: [n/x]{service}, routes: [{{path: /{route}}}]}}}}\n"
+        );
+        load_text("t.yaml", &text, &registry(), &no_env)
+            .unwrap()
+            .plan
+    };
+    let before = plan("", "", "", "");
+    for (endpoint, tenant, service, route, changed) in [
+        (", models: a", "", "", "", "endpoints ~n/x"),
+        (", max_size: 3", "", "", "", "endpoints ~n/x"),
+        ("", ", max_waiting: 3", "", "", "tenants ~t"),
+        ("", ", max_at_work: 3", "", "", "tenants ~t"),
+        ("", "", ", interactive: true", "", "services ~s"),
+        ("", "", ", patience: none", "", "services ~s"),
+        ("", "", ", price: {usd_per_job: 3}", "", "services ~s"),
+        ("", "", ", scale: {min: 3}", "", "services ~s"),
+        ("", "", "", ", interactive: false", "services ~s"),
+    ] {
+        let after = plan(endpoint, tenant, service, route);
+        assert_eq!(diff(&before, &after).to_string(), changed);
+    }
 }
 
 #[test]

@@ -17,8 +17,8 @@ fn seconds(seconds: f64) -> Duration {
 
 /// Learns a run of size 1, and one more of it at once, so that the second is warm.
 fn ran(estimator: &mut Estimator, name: &str, endpoint: &str, took_s: f64) {
-    for _ in 0..2 {
-        estimator.learn(&class(name), endpoint, 1.0, seconds(took_s));
+    for cold in [true, false] {
+        estimator.learn(&class(name), endpoint, 1.0, seconds(took_s), cold);
     }
 }
 
@@ -35,14 +35,11 @@ fn it_converges_to_the_truth_under_noise() {
         for run in 0..600 {
             // Now and then something else runs in between.
             let cold = run % 20 == 0;
-            if cold {
-                estimator.learn(&class("other"), "n/x", 1.0, seconds(1.0));
-            }
             let size = 1.0 + (draw.next_u64() % 8) as f64;
             let noise = 0.9 + 0.2 * (draw.next_u64() as f64 / u64::MAX as f64);
             let extra_s = if cold { cold_s } else { 0.0 };
             let took_s = unit_s * size * noise + extra_s;
-            estimator.learn(&class("a"), "n/x", size, seconds(took_s));
+            estimator.learn(&class("a"), "n/x", size, seconds(took_s), cold);
         }
         let estimate = estimator.estimate(&class("a"), "n/x", 4.0).unwrap();
         let off = estimate.warm_s / (unit_s * 4.0) - 1.0;
@@ -57,30 +54,21 @@ fn it_converges_to_the_truth_under_noise() {
 }
 
 #[test]
-fn the_first_run_after_another_class_is_cold() {
+fn getting_ready_is_told_from_the_work_itself() {
     let mut estimator = Estimator::default();
-    for (name, took_s) in [
-        ("a", 30.0),
-        ("a", 10.0),
-        ("b", 50.0),
-        ("a", 40.0),
-        ("a", 10.0),
-    ] {
-        estimator.learn(&class(name), "n/x", 1.0, seconds(took_s));
+    for (took_s, cold) in [(30.0, true), (10.0, false), (40.0, true), (10.0, false)] {
+        estimator.learn(&class("a"), "n/x", 1.0, seconds(took_s), cold);
     }
     let estimate = estimator.estimate(&class("a"), "n/x", 1.0).unwrap();
     assert_eq!((estimate.warm_s, estimate.cold_s), (10.0, 25.0));
     assert_eq!(estimate.span(true).mean_s(), 35.0);
-    assert!(estimator.is_ready(&class("a"), "n/x"));
-    assert!(!estimator.is_ready(&class("b"), "n/x"));
-    assert!(!estimator.is_ready(&class("a"), "n/y"));
 }
 
 #[test]
 fn what_never_ran_is_guessed_from_what_is_nearest() {
     let mut estimator = Estimator::default();
     assert_eq!(warm_s(&mut estimator, "a", "n/x"), None);
-    estimator.weigh([("s".into(), "n/x".into(), 1), ("s".into(), "n/y".into(), 4)]);
+    estimator.weigh([("n/x".into(), 1), ("n/y".into(), 4)]);
     ran(&mut estimator, "a", "n/x", 8.0);
     // Another class of the service, elsewhere: by weights.
     assert_eq!(warm_s(&mut estimator, "b", "n/x"), Some(8.0));
@@ -108,30 +96,26 @@ fn what_never_ran_is_guessed_from_what_is_nearest() {
     };
     assert_eq!(estimator.estimate(&other, "n/x", 1.0), None);
     // What ran counts, and nothing else, from the first run on.
-    estimator.learn(&class("a"), "n/y", 1.0, seconds(99.0));
+    estimator.learn(&class("a"), "n/y", 1.0, seconds(99.0), true);
     assert_eq!(warm_s(&mut estimator, "a", "n/y"), Some(99.0));
 }
 
 #[test]
-fn the_best_is_where_it_is_over_first_getting_ready_included() {
+fn what_is_long_not_measured_on_an_endpoint_is_known_to_be() {
     let mut estimator = Estimator::default();
-    for (endpoint, cold_s, warm_s) in [("fast", 60.0, 10.0), ("slow", 30.0, 20.0)] {
-        for took_s in [cold_s, warm_s] {
-            estimator.learn(&class("a"), endpoint, 1.0, seconds(took_s));
-        }
+    estimator.learn(&class("a"), "x", 1.0, seconds(1.0), false);
+    for _ in 0..7 {
+        estimator.learn(&class("a"), "y", 1.0, seconds(1.0), false);
+        estimator.learn(&class("b"), "x", 1.0, seconds(1.0), false);
     }
-    let best = |estimator: &mut Estimator| {
-        let best = estimator.best(&class("a"), 1.0, ["fast", "slow"]);
-        best.map(|(i, estimate)| (i, estimate.warm_s))
-    };
-    assert_eq!(best(&mut estimator), Some((0, 10.0)));
-    estimator.learn(&class("b"), "fast", 1.0, seconds(1.0));
-    assert_eq!(
-        best(&mut estimator),
-        Some((1, 20.0)),
-        "fast has to get ready"
+    let (x, y, z) = (
+        estimator.number("x"),
+        estimator.number("y"),
+        estimator.number("z"),
     );
-    assert_eq!(estimator.best(&class("a"), 1.0, []), None);
+    estimator.refresh();
+    let row = estimator.row(&class("a"));
+    assert_eq!((row.stale(x), row.stale(y), row.stale(z)), (7, 0, 8));
 }
 
 #[test]
@@ -158,7 +142,8 @@ fn what_is_exported_is_taken_up_as_it_was() {
         let endpoint = |endpoint: usize| format!("n{endpoint}/x");
         let mut kept = HashMap::new();
         for (i, (of, on, size, took_s)) in runs.iter().enumerate() {
-            first.learn(&class(&name(*of)), &endpoint(*on), *size, seconds(*took_s));
+            let took = seconds(*took_s);
+            first.learn(&class(&name(*of)), &endpoint(*on), *size, took, i % 3 == 0);
             // As the store does it: what changed, now and then, over what was there.
             if i % 5 == 0 {
                 let changed = first.changed_since_export();
@@ -246,7 +231,7 @@ fn no_size_and_no_time_makes_an_estimate_that_is_none() {
         let mut estimator = Estimator::default();
         let (classes, endpoints) = (["a", "b", "c", "d"], ["x", "y", "z"]);
         for (of, on, size, took) in runs {
-            estimator.learn(&class(classes[of]), endpoints[on], size, took);
+            estimator.learn(&class(classes[of]), endpoints[on], size, took, on == of);
         }
         let whole = |s: f64| s.is_finite() && s >= 0.0;
         for (name, endpoint) in classes.iter().flat_map(|c| endpoints.map(|e| (c, e))) {
@@ -269,7 +254,7 @@ fn no_size_and_no_time_makes_an_estimate_that_is_none() {
 fn what_learned_longest_ago_is_forgotten_beyond_the_bound() {
     let mut estimator = Estimator::bounded(3);
     for (name, endpoint) in [("a", "x"), ("b", "x"), ("c", "y"), ("a", "x"), ("d", "z")] {
-        estimator.learn(&class(name), endpoint, 1.0, seconds(1.0));
+        estimator.learn(&class(name), endpoint, 1.0, seconds(1.0), true);
     }
     let keys = |times: Vec<LearnedTime>| -> Vec<String> {
         times.into_iter().map(|time| time.key.1).collect()
@@ -279,15 +264,16 @@ fn what_learned_longest_ago_is_forgotten_beyond_the_bound() {
     for i in 0..10_000 {
         let name = format!("class {i}");
         let endpoint = format!("n{}/x", i % 700);
-        estimator.learn(&class(&name), &endpoint, 1.0, seconds(1.0));
+        estimator.learn(&class(&name), &endpoint, 1.0, seconds(1.0), true);
         estimator.estimate(&class(&format!("never {i}")), &endpoint, 1.0);
     }
     let kept = [
         estimator.classes.len(),
-        estimator.endpoints.len(),
         estimator.by_age.len(),
         estimator.changed.len(),
     ];
     assert!(kept.iter().all(|len| *len <= 3), "{kept:?}");
-    assert!(estimator.guesses.len() <= 1);
+    estimator.weigh([]);
+    assert!(estimator.names.len() <= 3);
+    assert_eq!(estimator.names.len(), estimator.numbers.len());
 }

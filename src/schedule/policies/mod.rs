@@ -1,9 +1,11 @@
 //! The policies that ship: each a small file with its own block in the YAML.
 
+mod fastest;
 mod first;
 mod hash;
 mod keys;
 mod least_loaded;
+mod matched;
 mod round_robin;
 mod sticky;
 
@@ -13,6 +15,8 @@ use tabane_api::Registry;
 pub fn register(registry: Registry) -> Registry {
     registry
         .policy::<least_loaded::LeastLoaded>()
+        .policy::<matched::Match>()
+        .policy::<fastest::Fastest>()
         .policy::<round_robin::RoundRobin>()
         .policy::<first::First>()
         .policy::<hash::Hash>()

@@ -209,6 +209,15 @@ impl JobStore for SqliteStore {
             .await
     }
 
+    async fn give_up(&self, job: &str, why: &str, now: Moment) -> Result<Changed, StoreError> {
+        let (job, why) = (job.to_owned(), why.to_owned());
+        self.writer
+            .ask("give a job up", Vec::new(), move |change| {
+                orders::give_up(change, &job, &why, now)
+            })
+            .await
+    }
+
     async fn retry(&self, job: &str, now: Moment) -> Result<Changed, StoreError> {
         let job = job.to_owned();
         self.writer

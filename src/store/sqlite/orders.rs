@@ -27,6 +27,24 @@ pub(super) fn cancel(change: &Change<'_>, id: &str, now: Moment) -> Result<Chang
     now_is(change.made(held, now, "canceling", &json!({}))?)
 }
 
+/// A job that waits is dead.
+pub(super) fn give_up(
+    change: &Change<'_>,
+    id: &str,
+    why: &str,
+    now: Moment,
+) -> Result<Changed, StoreError> {
+    let held = rows::by_id(change.database, id)?;
+    let Some(mut held) = held.filter(|held| held.record.state == JobState::Queued) else {
+        return Ok(Changed::Stale);
+    };
+    let job = &mut held.record;
+    job.state = JobState::Dead;
+    job.error = Some(why.to_owned());
+    let data = json!({"state": job.state.word(), "error": why});
+    now_is(change.made(held, now, "finished", &data)?)
+}
+
 /// A job that came to nothing waits again.
 pub(super) fn retry(change: &Change<'_>, id: &str, now: Moment) -> Result<Changed, StoreError> {
     let held = rows::by_id(change.database, id)?;

@@ -184,7 +184,7 @@ impl Wire {
                     jobs: children,
                 };
                 let accepted = jobs.accept_array(array, &order.service.plan.jobs).await;
-                accepted.map_err(|error| not_accepted(error, &order.service))
+                accepted.map_err(|error| not_accepted(error, &order.service, &order.caller.tenant))
             }
         };
         if !matches!(accepted, Ok(ArrayAccepted::New(..))) {

@@ -6,7 +6,7 @@ mod switching;
 mod trouble;
 
 use crate::config::plan::{HealthPlan, HoldPlan, Target};
-use crate::fleet::{Action, Claim, End, Event, Fleet, Outcome, Spec, Want};
+use crate::fleet::{Action, Claim, End, Event, Fleet, Outcome, Spec, Takes, Want};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +60,7 @@ fn spec(name: &str, claim: Option<Claim>) -> Spec {
             h2: false,
         },
         slots: 2,
+        takes: Takes::default(),
         drained: false,
         health: HealthPlan {
             fall: 1,

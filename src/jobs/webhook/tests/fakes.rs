@@ -280,6 +280,9 @@ impl JobStore for Outbox {
     async fn cancel(&self, _: &str, _: Moment) -> Result<Changed, StoreError> {
         other()
     }
+    async fn give_up(&self, _: &str, _: &str, _: Moment) -> Result<Changed, StoreError> {
+        other()
+    }
     async fn retry(&self, _: &str, _: Moment) -> Result<Changed, StoreError> {
         other()
     }

@@ -313,6 +313,15 @@ impl Rules {
         Some(self.made(id, "canceling", at))
     }
 
+    fn give_up(&mut self, id: &str, why: &str, at: Moment) -> Option<String> {
+        let job = &mut self.jobs.get_mut(id)?.job;
+        if job.state != JobState::Queued {
+            return None;
+        }
+        (job.state, job.error) = (JobState::Dead, Some(why.to_owned()));
+        Some(self.made(id, "finished", at))
+    }
+
     fn retry(&mut self, id: &str, at: Moment) -> Option<String> {
         let held = self.jobs.get_mut(id)?;
         let job = &mut held.job;
@@ -506,6 +515,11 @@ async fn call(room: &mut Room, rules: &mut Rules, (which, slot, how, _): Call, a
                 word(room.end(id, attempt, ended, at).await.unwrap()),
                 wanted
             );
+        }
+        13 if how % 3 == 0 => {
+            let wanted = rules.give_up(id, "hopeless", at);
+            let found = room.give_up(id, "hopeless", at).await.unwrap();
+            assert_eq!(word(found), wanted);
         }
         13 => {
             let wanted = rules.cancel(id, at);

@@ -269,6 +269,27 @@ async fn a_job_that_waits_is_canceled_at_once() {
 }
 
 #[tokio::test]
+async fn a_job_that_waits_can_be_given_up_and_retried_and_one_at_work_cannot_be() {
+    let room = Room::new();
+    new(room.accept(job("a")).await.unwrap());
+    let dead = now(room.give_up("a", "nobody has it", Moment(5)).await.unwrap());
+    assert_eq!(
+        (dead.state, dead.ended, dead.error.as_deref(), dead.attempt),
+        (JobState::Dead, Some(Moment(5)), Some("nobody has it"), 0)
+    );
+    assert!(dead.keep_until.is_some());
+    stale(room.give_up("a", "again", Moment(6)).await);
+    stale(room.start("a", "a/any", Moment(6)).await);
+    let retried = now(room.retry("a", Moment(7)).await.unwrap());
+    assert_eq!((retried.state, retried.error), (JobState::Queued, None));
+    now(room.start("a", "a/any", Moment(8)).await.unwrap());
+    stale(room.give_up("a", "at work", Moment(9)).await);
+    stale(room.give_up("no", "who", Moment(9)).await);
+    let all = ["queued", "finished", "queued", "started"];
+    assert_eq!(kinds(&room, "a").await, all);
+}
+
+#[tokio::test]
 async fn a_job_that_is_retried_begins_anew_and_keeps_its_attempts() {
     let mut room = Room::new();
     let mut asked = job("a");

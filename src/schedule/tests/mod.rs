@@ -1,4 +1,7 @@
+mod placement;
+
 use super::*;
+use crate::config::plan::PricePlan;
 use policies::testing::NOBODY;
 use std::cell::Cell;
 use std::time::Duration;
@@ -55,13 +58,13 @@ impl Room for Hall {
         into.extend(all.filter(|c| !ticket.excluded.contains(&c.id)));
     }
 
-    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> bool {
+    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
         let i = endpoint.0 as usize;
         let fits = self.used[i] + ticket.need.slots <= self.slots[i];
         if fits {
             self.used[i] += ticket.need.slots;
         }
-        fits
+        fits.then_some(1.0)
     }
 }
 
@@ -131,9 +134,13 @@ impl World {
             pool: PoolId(0),
             need: Need::of_class("x"),
             policy: self.policy.clone(),
+            kind: None,
+            price: PricePlan::default(),
             excluded: Vec::new(),
             turn: Turn::Held(self.start + SECOND * second),
             since: self.start,
+            before_s: 0.0,
+            barred: Vec::new(),
             share: Share::default(),
             patience: Duration::from_secs(600),
             expected: Span::default(),
@@ -586,6 +593,8 @@ fn a_rank_counts_those_of_the_same_service_only() {
             // Lanes do not matter to it.
             pool: PoolId(id as u32 % 3),
             since: Instant::now(),
+            before_s: 0.0,
+            barred: Vec::new(),
             share: Share::default(),
             patience: Duration::from_secs(600),
             expected: work,

@@ -1,0 +1,337 @@
+//! Who of many goes where: all who wait are matched to slots at once, and what comes first on a free slot begins.
+//!
+//! The cost of a job on a slot is what everybody waits because of it: on a slot where it is the k-th from the last, it
+//! and the k - 1 behind it wait for its work, and it waits for the slot. So a job may be left waiting beside a free slot,
+//! because a better one is free soon: an idle GPU is not always a good idea.
+//!
+//! Where more wait than can be looked at together, waiting for better is no use, since all slots will be busy: then
+//! each free slot takes the class that loses most by waiting there.
+//!
+//! Sources: Horn 1973 and Bruno, Coffman, Sethi 1974 (the sum of completion times as an assignment), AlloX (Le et al.,
+//! EuroSys 2020), the generalised cμ rule (Mandelbaum and Stolyar 2004).
+
+use super::assign::assign;
+use super::decision::{Considered, How};
+use super::ticket::{Ticket, TicketId};
+use std::collections::HashMap;
+use std::time::Instant;
+use tabane_api::{Candidate, EndpointId, Matching, Need, Terms};
+
+/// Someone who waits, in a window.
+pub(super) struct Job<'a> {
+    pub(super) ticket: &'a Ticket,
+    /// Its place in the list of lanes: of one lane, the first goes first.
+    pub(super) lane: usize,
+    /// Where it could go.
+    pub(super) cells: Vec<Cell>,
+    /// It has waited beside a free slot for as long as it may.
+    pub(super) forced: bool,
+}
+
+/// A place where a job could go, and what that costs.
+#[derive(Clone, Copy)]
+pub(super) struct Cell {
+    pub(super) endpoint: EndpointId,
+    pub(super) terms: Terms,
+    /// Whether it could begin there now.
+    pub(super) room: bool,
+    /// Whether another service holds the card.
+    pub(super) held: bool,
+}
+
+impl Cell {
+    pub(super) fn of(candidate: &Candidate<'_>, need: &Need) -> Self {
+        Cell {
+            endpoint: candidate.id,
+            terms: candidate.terms,
+            room: candidate.has_room(need),
+            held: candidate.held,
+        }
+    }
+
+    fn considered(&self) -> Considered {
+        Considered {
+            endpoint: self.endpoint,
+            terms: self.terms,
+            room: self.room,
+        }
+    }
+}
+
+/// When the slots of each endpoint are free, seconds from now, soonest first: as they are, and as they will be by what
+/// was planned before in the same pass.
+pub(super) type Slots = HashMap<EndpointId, Vec<f64>>;
+
+/// What a window comes to.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// Who begins where, in order.
+    pub(super) begin: Vec<Begin>,
+    /// Who would begin on a card that another service holds.
+    pub(super) want: Vec<(TicketId, EndpointId)>,
+    /// Who waits though it could begin somewhere now.
+    pub(super) declined: Vec<TicketId>,
+}
+
+pub(super) struct Begin {
+    pub(super) ticket: TicketId,
+    pub(super) endpoint: EndpointId,
+    pub(super) how: How,
+    pub(super) considered: Vec<Considered>,
+}
+
+/// How many seconds of age a job that has just come counts with, where age decides.
+const NEWBORN_S: f64 = 1.0;
+
+/// Matches a window.
+///
+/// Shapes: `jobs` in the order of their turns; of one lane, the one that came first stands first.
+pub(super) fn matched(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
+    let mut outcome = Outcome::default();
+    let columns = Columns::of(jobs, slots);
+    if columns.all.is_empty() {
+        return outcome;
+    }
+    // A column of its own for each job stands for "not in this window".
+    let width = columns.all.len() + jobs.len();
+    let mut costs = vec![NEVER; jobs.len() * width];
+    for (row, job) in jobs.iter().enumerate() {
+        let of_row = &mut costs[row * width..(row + 1) * width];
+        columns.price(job, of_row);
+        of_row[columns.all.len() + row] = LATER;
+    }
+    let assigned = assign(&costs, jobs.len(), width);
+    // What comes first on each slot: the one with most behind it.
+    let mut first: HashMap<(EndpointId, usize), (usize, usize)> = HashMap::new();
+    let mut planned: HashMap<(EndpointId, usize), f64> = HashMap::new();
+    for (row, column) in assigned.iter().enumerate() {
+        let Some(column) = columns.all.get(*column) else {
+            continue;
+        };
+        let cell = jobs[row]
+            .cells
+            .iter()
+            .find(|c| c.endpoint == column.endpoint);
+        let slot = (column.endpoint, column.slot);
+        *planned.entry(slot).or_default() += cell.map_or(0.0, |c| c.terms.occupied_s());
+        let best = first.entry(slot).or_insert((0, row));
+        if column.position > best.0 {
+            *best = (column.position, row);
+        }
+    }
+    let mut served = vec![0; jobs.iter().map(|job| job.lane + 1).max().unwrap_or(0)];
+    let mut firsts: Vec<_> = first.into_iter().collect();
+    firsts.sort_unstable_by_key(|(slot, (_, row))| (*row, *slot));
+    for ((endpoint, slot), (position, row)) in firsts {
+        if columns.free_in(endpoint, slot) > 0.0 {
+            continue;
+        }
+        // Of its lane, whoever came first.
+        let lane = jobs[row].lane;
+        let Some(job) = jobs.iter().filter(|j| j.lane == lane).nth(served[lane]) else {
+            continue;
+        };
+        let Some(cell) = job.cells.iter().find(|c| c.endpoint == endpoint) else {
+            continue;
+        };
+        if !cell.held {
+            outcome.want.push((job.ticket.id, endpoint));
+        } else if cell.room {
+            served[lane] += 1;
+            outcome.begin.push(Begin {
+                ticket: job.ticket.id,
+                endpoint,
+                how: match job.forced {
+                    true => How::OutOfPatience,
+                    false => How::Matched {
+                        behind: position - 1,
+                    },
+                },
+                considered: job.cells.iter().map(Cell::considered).collect(),
+            });
+        }
+    }
+    for ((endpoint, slot), takes_s) in planned {
+        if let Some(free_in) = slots.get_mut(&endpoint).and_then(|all| all.get_mut(slot)) {
+            *free_in += takes_s;
+        }
+    }
+    let begins = |job: &&Job<'_>| {
+        outcome
+            .begin
+            .iter()
+            .any(|begin| begin.ticket == job.ticket.id)
+    };
+    let declined = jobs.iter().filter(|job| !begins(job));
+    outcome.declined = declined
+        .filter(|job| job.cells.iter().any(|cell| cell.room))
+        .map(|job| job.ticket.id)
+        .collect();
+    outcome
+}
+
+/// Gives each free slot to the class that loses most by waiting there.
+///
+/// Shapes: `jobs` holds the first of each lane, and of a lane's further ones as many as there are slots.
+pub(super) fn by_loss(jobs: &[Job<'_>], slots: &mut Slots, now: Instant) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut taken = vec![false; jobs.len()];
+    let mut endpoints: Vec<EndpointId> = jobs
+        .iter()
+        .flat_map(|job| job.cells.iter().filter(|c| c.room || !c.held))
+        .map(|cell| cell.endpoint)
+        .collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    for endpoint in endpoints {
+        let free = slots
+            .get(&endpoint)
+            .map_or(0, |all| all.iter().filter(|s| **s <= 0.0).count());
+        for _ in 0..free {
+            let mut best: Option<(f64, usize, Cell)> = None;
+            for (i, job) in jobs.iter().enumerate().filter(|(i, _)| !taken[*i]) {
+                let Some(cell) = job.cells.iter().find(|c| c.endpoint == endpoint) else {
+                    continue;
+                };
+                let loss = loss(job, cell, now);
+                if best.is_none_or(|(most, ..)| loss > most) {
+                    best = Some((loss, i, *cell));
+                }
+            }
+            let Some((loss, i, cell)) = best else { break };
+            taken[i] = true;
+            let job = &jobs[i];
+            if !cell.held {
+                outcome.want.push((job.ticket.id, endpoint));
+            } else if cell.room {
+                outcome.begin.push(Begin {
+                    ticket: job.ticket.id,
+                    endpoint,
+                    how: How::MostLost { loss },
+                    considered: job.cells.iter().map(Cell::considered).collect(),
+                });
+            }
+            let all = slots.get_mut(&endpoint).into_iter().flatten();
+            if let Some(free_in) = all.into_iter().find(|s| **s <= 0.0) {
+                *free_in += cell.terms.occupied_s().max(f64::MIN_POSITIVE);
+            }
+        }
+    }
+    outcome
+}
+
+/// What a job loses in each second that an endpoint works on something else: its age, by its weight, and by how long it takes there.
+fn loss(job: &Job<'_>, cell: &Cell, now: Instant) -> f64 {
+    let age_s = now
+        .saturating_duration_since(job.ticket.since)
+        .as_secs_f64();
+    let cost_s = cell.terms.occupied_s() + cell.terms.price_s + cell.terms.explore_s;
+    weight(&job.ticket.need) * (age_s + NEWBORN_S) / cost_s.max(SHORTEST_S)
+}
+
+/// How much a second of waiting counts: twice as much with each step of urgency (RFC 9218's 3 counts once).
+fn weight(need: &Need) -> f64 {
+    f64::from(3 - i32::from(need.urgency.value())).exp2()
+}
+
+/// No work is taken to be shorter.
+const SHORTEST_S: f64 = 1e-3;
+/// Not in this window: dearer than any place in it.
+const LATER: f64 = 1e12;
+/// Not possible at all.
+const NEVER: f64 = 1e15;
+
+/// The places that are to be given: a slot, and how many from the last.
+struct Columns {
+    all: Vec<Column>,
+    free: HashMap<(EndpointId, usize), f64>,
+}
+
+struct Column {
+    endpoint: EndpointId,
+    slot: usize,
+    position: usize,
+    free_in_s: f64,
+}
+
+impl Columns {
+    /// All places that a best matching could need: a job that is not on one of its `jobs.len()` cheapest slots leaves one
+    /// of those to nobody, and would be better off there.
+    fn of(jobs: &[Job<'_>], slots: &Slots) -> Self {
+        let most = jobs.len();
+        let mut wanted: Vec<(EndpointId, usize, f64)> = Vec::new();
+        let mut own: Vec<(f64, EndpointId, usize, f64)> = Vec::new();
+        for job in jobs {
+            own.clear();
+            for cell in job.cells.iter().filter(|cell| cell.room || !job.forced) {
+                let all = slots.get(&cell.endpoint).map_or(&[][..], Vec::as_slice);
+                let ends = |free_in: f64| free_in + cell.terms.total_s() - cell.terms.wait_s;
+                let of_endpoint = all.iter().enumerate().take(most);
+                own.extend(
+                    of_endpoint
+                        .map(|(slot, free_in)| (ends(*free_in), cell.endpoint, slot, *free_in)),
+                );
+            }
+            if own.len() > most {
+                own.select_nth_unstable_by(most - 1, |a, b| a.0.total_cmp(&b.0));
+                own.truncate(most);
+            }
+            wanted.extend(
+                own.iter()
+                    .map(|(_, endpoint, slot, free_in)| (*endpoint, *slot, *free_in)),
+            );
+        }
+        wanted.sort_unstable_by_key(|(endpoint, slot, _)| (*endpoint, *slot));
+        wanted.dedup_by_key(|(endpoint, slot, _)| (*endpoint, *slot));
+        // So many places on each slot let even the best of them take several times its share.
+        let positions = most.min(2 * most.div_ceil(wanted.len().max(1)) + 2);
+        let mut columns = Columns {
+            all: Vec::with_capacity(wanted.len() * positions),
+            free: HashMap::with_capacity(wanted.len()),
+        };
+        for (endpoint, slot, free_in_s) in wanted {
+            columns.free.insert((endpoint, slot), free_in_s);
+            columns.all.extend((1..=positions).map(|position| Column {
+                endpoint,
+                slot,
+                position,
+                free_in_s,
+            }));
+        }
+        columns
+    }
+
+    /// What each place costs a job.
+    fn price(&self, job: &Job<'_>, costs: &mut [f64]) {
+        let weight = weight(&job.ticket.need);
+        let mut cell: Option<&Cell> = None;
+        for (column, cost) in self.all.iter().zip(costs) {
+            // Columns of one endpoint stand together.
+            if cell.is_none_or(|cell| cell.endpoint != column.endpoint) {
+                cell = job.cells.iter().find(|c| c.endpoint == column.endpoint);
+            }
+            let Some(cell) = cell else { continue };
+            if job.forced && !(cell.room && column.free_in_s <= 0.0) {
+                continue;
+            }
+            let Terms {
+                price_s, explore_s, ..
+            } = cell.terms;
+            let takes_s = cell.terms.occupied_s();
+            let waits_s = column.position as f64 * takes_s + column.free_in_s + explore_s;
+            *cost = weight * waits_s + price_s;
+        }
+    }
+
+    fn free_in(&self, endpoint: EndpointId, slot: usize) -> f64 {
+        self.free
+            .get(&(endpoint, slot))
+            .copied()
+            .unwrap_or(f64::INFINITY)
+    }
+}
+
+/// Whether so many wait that a window says too little.
+pub(super) fn is_backlog(waiting: usize, slots: usize, matching: Matching) -> bool {
+    waiting as f64 > matching.backlog * slots as f64
+}

@@ -1,0 +1,328 @@
+//! One pass over those who wait: whose turn it is tries its lanes, in order, and gets what is free.
+
+use super::decision::{Considered, Decision, How};
+use super::lanes::{Group, Lanes};
+use super::matching::{self, Cell, Job, Slots};
+use super::ticket::{Place, PoolId, Ticket, TicketId};
+use super::{Room, Want};
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+use tabane_api::{Candidate, Draw, Matching, Mode, Refusal};
+
+/// What is known within one pass: room only shrinks in it, so whoever found none need not try again.
+#[derive(Default)]
+pub(super) struct Pass {
+    /// How far each tenant has come.
+    cursors: HashMap<Arc<str>, Place>,
+    /// Those of a tenant that were matched and got nothing more.
+    matched: HashSet<(Arc<str>, Group)>,
+    full: HashMap<PoolId, bool>,
+    /// What was planned for those who had their turn before.
+    slots: Slots,
+    pub(super) wants: Vec<Want>,
+}
+
+/// Whose turn it is.
+pub(super) struct Turn<'a> {
+    pub(super) tenant: &'a Arc<str>,
+    pub(super) lanes: &'a Lanes,
+    /// How many slots its work takes.
+    pub(super) at_work: u32,
+    /// Nobody else waits: all that can be decided may be at once.
+    pub(super) alone: bool,
+    pub(super) held_back: &'a HashMap<TicketId, Instant>,
+    pub(super) now: Instant,
+}
+
+/// What a turn comes to. Empty: nothing can be given to this tenant in this pass.
+#[derive(Default)]
+pub(super) struct Came {
+    /// With the node-seconds that each is expected to take.
+    pub(super) granted: Vec<(Decision, f64)>,
+    pub(super) broken: Vec<(TicketId, Refusal)>,
+    /// Whether each that waits does so beside a free slot.
+    pub(super) declined: Vec<(TicketId, bool)>,
+}
+
+/// What a try came to.
+pub(super) enum Tried {
+    Granted(Decision, f64),
+    Waits(Vec<Want>),
+    Broken(Refusal),
+}
+
+/// Whether a ticket is not chosen for alone.
+pub(super) fn is_matched(ticket: &Ticket) -> bool {
+    ticket.need.slots > 0 && matches!(ticket.policy.mode(), Mode::Match(_))
+}
+
+/// Whether its tenant may have so much more at work.
+pub(super) fn may_have(ticket: &Ticket, at_work: u32) -> bool {
+    let with = at_work.saturating_add(ticket.need.slots);
+    ticket.need.slots == 0 || ticket.share.most.is_none_or(|most| with <= most)
+}
+
+// === impl Pass ===
+
+impl Pass {
+    /// Gives a tenant what its turn comes to.
+    pub(super) fn turn(
+        &mut self,
+        turn: Turn<'_>,
+        room: &mut dyn Room,
+        draw: &mut dyn Draw,
+    ) -> Came {
+        let mut came = Came::default();
+        loop {
+            let cursor = self.cursors.get(turn.tenant).copied();
+            let Some(ticket) = turn.lanes.next_head(cursor) else {
+                return came;
+            };
+            let group = Group::of(ticket);
+            let done = is_matched(ticket) && self.matched.contains(&(turn.tenant.clone(), group));
+            let skip = done
+                || !may_have(ticket, turn.at_work)
+                || (ticket.need.slots > 0 && !self.has_room(ticket.pool, room));
+            if skip {
+                self.cursors.insert(turn.tenant.clone(), ticket.place());
+                continue;
+            }
+            if let Mode::Match(matching) = ticket.policy.mode()
+                && ticket.need.slots > 0
+            {
+                self.match_group(&turn, group, matching, room, &mut came);
+                if came.granted.is_empty() {
+                    self.matched.insert((turn.tenant.clone(), group));
+                    continue;
+                }
+                self.full.clear();
+                return came;
+            }
+            self.cursors.insert(turn.tenant.clone(), ticket.place());
+            match attempt(ticket, room, draw, turn.now) {
+                Tried::Granted(decision, node_s) => {
+                    self.full.clear();
+                    self.slots.remove(&decision.endpoint);
+                    came.granted.push((decision, node_s));
+                    return came;
+                }
+                Tried::Broken(why) => {
+                    came.broken.push((ticket.id, why));
+                    return came;
+                }
+                Tried::Waits(wants) => self.wants.extend(wants),
+            }
+        }
+    }
+
+    fn has_room(&mut self, pool: PoolId, room: &dyn Room) -> bool {
+        *self.full.entry(pool).or_insert_with(|| room.has_room(pool))
+    }
+
+    /// Matches those of a group.
+    fn match_group(
+        &mut self,
+        turn: &Turn<'_>,
+        group: Group,
+        matching: Matching,
+        room: &mut dyn Room,
+        came: &mut Came,
+    ) {
+        let lanes = turn.lanes.of_group(group, matching.window);
+        let waiting: usize = lanes.iter().map(|(_, all)| all).sum();
+        let lanes: Vec<Vec<&Ticket>> = lanes
+            .into_iter()
+            .map(|(first, _)| first)
+            .take(matching.window)
+            .collect();
+        let mut outcome = {
+            let mut rows = Vec::with_capacity(lanes.len());
+            let mut pool_slots = 0;
+            for (i, lane) in lanes.iter().enumerate() {
+                let Some(head) = lane.first() else { continue };
+                let mut among = Vec::with_capacity(16);
+                room.candidates(head, &mut among);
+                if i == 0 {
+                    pool_slots = among.iter().map(|c| c.slots as usize).sum();
+                }
+                for candidate in &among {
+                    let slots = self.slots.entry(candidate.id);
+                    slots.or_insert_with(|| room.slots(candidate));
+                }
+                rows.push(
+                    among
+                        .iter()
+                        .map(|c| Cell::of(c, &head.need))
+                        .collect::<Vec<_>>(),
+                );
+            }
+            let backlog = matching::is_backlog(waiting, pool_slots, matching);
+            let most = match backlog {
+                true => lanes.len() * pool_slots.clamp(1, matching.window),
+                false => matching.window,
+            };
+            let jobs = window(&lanes, &rows, most, turn);
+            match backlog {
+                true => matching::by_loss(&jobs, &mut self.slots, turn.now),
+                false => matching::matched(&jobs, &mut self.slots),
+            }
+        };
+        let by_id: HashMap<TicketId, &Ticket> = lanes
+            .iter()
+            .flatten()
+            .map(|ticket| (ticket.id, *ticket))
+            .collect();
+        for (id, endpoint) in outcome.want.drain(..) {
+            if let Some(ticket) = by_id.get(&id) {
+                self.wants.push(want(ticket, endpoint));
+            }
+        }
+        let mut at_work = turn.at_work;
+        for begin in outcome.begin {
+            let Some(ticket) = by_id.get(&begin.ticket) else {
+                continue;
+            };
+            let more = turn.alone || came.granted.is_empty();
+            if !more || !may_have(ticket, at_work) {
+                continue;
+            }
+            let Some(node_s) = room.take(begin.endpoint, ticket) else {
+                continue;
+            };
+            at_work += ticket.need.slots;
+            let decision = Decision {
+                ticket: begin.ticket,
+                at: turn.now,
+                endpoint: begin.endpoint,
+                how: begin.how,
+                considered: begin.considered,
+            };
+            came.granted.push((decision, node_s));
+        }
+        if !came.granted.is_empty() {
+            // Planned anew, by how things stand now.
+            self.slots.clear();
+        }
+        for lane in &lanes {
+            for ticket in lane {
+                let beside = outcome.declined.contains(&ticket.id);
+                if beside || turn.held_back.contains_key(&ticket.id) {
+                    came.declined.push((ticket.id, beside));
+                }
+            }
+        }
+    }
+}
+
+/// The oldest of each lane in turn, at most so many.
+fn window<'a>(
+    lanes: &[Vec<&'a Ticket>],
+    rows: &[Vec<Cell>],
+    most: usize,
+    turn: &Turn<'_>,
+) -> Vec<Job<'a>> {
+    let deepest = lanes.iter().map(Vec::len).max().unwrap_or(0);
+    let mut jobs = Vec::with_capacity(most.min(64));
+    for depth in 0..deepest {
+        for (lane, (tickets, cells)) in lanes.iter().zip(rows).enumerate() {
+            let (Some(ticket), Some(head)) = (tickets.get(depth), tickets.first()) else {
+                continue;
+            };
+            if jobs.len() >= most {
+                return jobs;
+            }
+            let held_back = turn.held_back.get(&ticket.id);
+            let waited = held_back.map(|at| turn.now.saturating_duration_since(*at));
+            let forced = waited.is_some_and(|waited| waited >= ticket.patience)
+                && cells.iter().any(|cell| cell.room);
+            jobs.push(Job {
+                ticket,
+                lane,
+                cells: sized(cells, head.need.size, ticket.need.size),
+                forced,
+            });
+        }
+    }
+    jobs
+}
+
+/// The same places for a job of another size.
+fn sized(cells: &[Cell], head: f64, own: f64) -> Vec<Cell> {
+    let mut cells = cells.to_vec();
+    if own != head && head > 0.0 && (own / head).is_finite() {
+        for cell in &mut cells {
+            cell.terms.run_s *= own / head;
+        }
+    }
+    cells
+}
+
+/// Has a ticket's policy choose, and takes what it chose.
+pub(super) fn attempt(
+    ticket: &Ticket,
+    room: &mut dyn Room,
+    draw: &mut dyn Draw,
+    now: Instant,
+) -> Tried {
+    let broken = |what: &str| {
+        let why = format!("the policy of service `{}` {what}", ticket.service);
+        Tried::Broken(Refusal::Internal(why))
+    };
+    let (endpoint, considered) = {
+        let mut among = Vec::with_capacity(16);
+        room.candidates(ticket, &mut among);
+        if among.is_empty() {
+            return Tried::Waits(Vec::new());
+        }
+        // The one place where a plugin's code runs under the lock: its panic must not leave a ticket in two places.
+        let picked = catch_unwind(AssertUnwindSafe(|| {
+            ticket.policy.pick(&ticket.need, &among, draw)
+        }));
+        let waits = || {
+            let elsewhere = among.iter().filter(|candidate| !candidate.held);
+            Tried::Waits(elsewhere.map(|c| want(ticket, c.id)).collect())
+        };
+        match picked {
+            Ok(None) => return waits(),
+            Ok(Some(index)) => match among.get(index) {
+                Some(candidate) if candidate.has_room(&ticket.need) => {
+                    let considered = |c: &Candidate<'_>| Considered {
+                        endpoint: c.id,
+                        terms: c.terms,
+                        room: c.has_room(&ticket.need),
+                    };
+                    (candidate.id, among.iter().map(considered).collect())
+                }
+                Some(candidate) if candidate.held => return Tried::Waits(Vec::new()),
+                Some(candidate) => return Tried::Waits(vec![want(ticket, candidate.id)]),
+                None => return broken("picked nobody's number"),
+            },
+            Err(_) => return broken("panicked"),
+        }
+    };
+    match room.take(endpoint, ticket) {
+        Some(node_s) => {
+            let decision = Decision {
+                ticket: ticket.id,
+                at: now,
+                endpoint,
+                how: How::Picked,
+                considered,
+            };
+            Tried::Granted(decision, node_s)
+        }
+        None => Tried::Waits(Vec::new()),
+    }
+}
+
+fn want(ticket: &Ticket, endpoint: tabane_api::EndpointId) -> Want {
+    Want {
+        ticket: ticket.id,
+        endpoint,
+        since: ticket.since,
+        interactive: ticket.need.interactive,
+        patience: ticket.patience,
+    }
+}

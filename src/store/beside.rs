@@ -1,0 +1,23 @@
+//! What is kept beside jobs, and how the store fares.
+
+use super::Moment;
+
+/// A learned time, as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearnedTime {
+    /// The service and class, and the endpoint it was learned on.
+    pub key: (String, String, String),
+    /// What was learned, in the estimator's own form.
+    pub value: String,
+}
+
+/// How the store fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreGauge {
+    /// Bytes of the database that are in use: what `limits.database_bytes` bounds.
+    pub database_bytes: u64,
+    /// Letters that wait to be sent.
+    pub letters: u64,
+    /// When the oldest of them was written.
+    pub oldest_letter: Option<Moment>,
+}
