@@ -259,6 +259,47 @@ impl Endpoint {
             .min()
     }
 
+    /// Remembers when a request was given, while something cools: a probe under way does not know of it.
+    pub(super) fn note_taken(&mut self, now: Instant) {
+        if self.cooling.is_empty() {
+            return;
+        }
+        self.young.push_back(now);
+        // More than are at work cannot be young: the older ones are forgotten.
+        while self.young.len() > self.requests as usize {
+            self.young.pop_front();
+        }
+    }
+
+    /// The node says how many requests it works on: what cools beyond that has ended. Whether anything did.
+    pub(super) fn cool_to(&mut self, busy: u32, probe_started: Instant) -> bool {
+        let young = self.young.iter().filter(|at| **at >= probe_started).count();
+        let still = (busy as usize).saturating_sub((self.requests as usize).saturating_sub(young));
+        let (seen, unseen): (Vec<Cooling>, Vec<Cooling>) = self
+            .cooling
+            .iter()
+            .partition(|cooling| cooling.since < probe_started);
+        if seen.len() <= still {
+            return false;
+        }
+        // Which of them go on nobody knows: those that stay are the largest, for the longest.
+        let mut slots = Vec::from_iter(seen.iter().map(|cooling| cooling.slots));
+        let mut until = Vec::from_iter(seen.iter().map(|cooling| cooling.until));
+        slots.sort_unstable_by(|a, b| b.cmp(a));
+        until.sort_unstable_by(|a, b| b.cmp(a));
+        let since = seen.iter().map(|cooling| cooling.since).max();
+        let stays = slots.into_iter().zip(until).take(still);
+        self.cooling = stays
+            .map(|(slots, until)| Cooling {
+                slots,
+                since: since.unwrap_or(probe_started),
+                until,
+            })
+            .chain(unseen)
+            .collect();
+        true
+    }
+
     /// As a policy sees it.
     pub fn candidate(&self, weight: u32) -> Candidate<'_> {
         Candidate {
