@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-render test test-real lint bench bench-jobs storm fuzz doc image
+.PHONY: help setup run demo-render test test-real lint bench bench-jobs bench-schedule storm fuzz doc image
 
 help: ## Print what there is to make
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
 
 setup: ## Install what is missing (cmake); quiet when nothing is
 	@sh tests/setup.sh
@@ -30,6 +30,9 @@ bench: setup ## Time a scheduling decision; measure tabane beside nginx, HAProxy
 
 bench-jobs: setup ## Durable submissions beside the disk's own rate, and what a backlog of 100 000 jobs costs
 	@sh benches/load.sh jobs
+
+bench-schedule: setup ## What each policy is worth on four pools, on virtual time, and how long a decision takes
+	cargo bench --profile bench-fast --bench schedule
 
 storm: setup ## 200 reloads in a minute under load, sockets, streams and slow uploads: nobody may be harmed
 	@sh benches/load.sh storm

@@ -6,6 +6,7 @@ mod manager;
 mod quick;
 mod remote;
 mod run;
+mod simulate;
 
 use crate::app::{App, Source, default_path};
 use crate::config::{self, Problem};
@@ -41,6 +42,8 @@ enum Command {
     Reload(AdminArgs),
     /// Say why a request would go where it would go
     Explain(admin::ExplainArgs),
+    /// Say what waiting, throughput and cost would be: the gateway's decisions on virtual time
+    Simulate(simulate::SimulateArgs),
     /// Print the version
     Version {
         /// As JSON
@@ -93,6 +96,7 @@ impl App {
             Command::Jobs(args) => jobs::jobs(&app, &args),
             Command::Reload(args) => admin::reload(&app, &args),
             Command::Explain(args) => admin::explain(&app, &args),
+            Command::Simulate(args) => simulate::simulate(&app, &args),
             Command::Version { json } => version(json),
         }
     }

@@ -26,9 +26,8 @@ const SWITCH_S: f64 = 10.0;
 /// A class that never ran on an endpoint is taken to need so much less there than is guessed, so that it is tried.
 const HOPE: f64 = 0.2;
 /// A class's time on an endpoint is taken to be half of what was learned when so many of its runs for each endpoint of the
-/// file went elsewhere since: an endpoint that once was slow is measured again, and no more than one run in a hundred goes
-/// to that.
-const STALE: f64 = 100.0;
+/// file went elsewhere since: an endpoint that once was slow is measured again, and few runs go to that.
+const STALE: f64 = 500.0;
 
 /// Learned times, and the work under way they are held against.
 #[derive(Default)]

@@ -106,6 +106,10 @@ fn line<'a>(
             .journey
             .as_ref()
             .map_or("-", |journey| &journey.service.plan.name),
+        work: ctx.journey.as_ref().and_then(|journey| {
+            let need = journey.need();
+            (need.slots > 0).then_some((&*need.class, need.size))
+        }),
         method: head.method.as_str(),
         host: admit::host(head),
         path: head.uri.path(),

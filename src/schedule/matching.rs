@@ -13,6 +13,7 @@
 use super::assign::assign;
 use super::decision::{Considered, How};
 use super::ticket::{Ticket, TicketId};
+use super::worth::{Heap, Worth};
 use std::collections::HashMap;
 use std::time::Instant;
 use tabane_api::{Candidate, EndpointId, Matching, Need, Terms};
@@ -26,6 +27,8 @@ pub(super) struct Job<'a> {
     pub(super) cells: Vec<Cell>,
     /// It has waited beside a free slot for as long as it may.
     pub(super) forced: bool,
+    /// How many of its lane wait.
+    pub(super) waiting: usize,
 }
 
 /// A place where a job could go, and what that costs.
@@ -156,24 +159,87 @@ pub(super) fn matched(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
             *free_in += takes_s;
         }
     }
-    let begins = |job: &&Job<'_>| {
-        outcome
-            .begin
-            .iter()
-            .any(|begin| begin.ticket == job.ticket.id)
-    };
-    let declined = jobs.iter().filter(|job| !begins(job));
-    outcome.declined = declined
-        .filter(|job| job.cells.iter().any(|cell| cell.room))
-        .map(|job| job.ticket.id)
-        .collect();
+    outcome.declined = declined(jobs, &outcome.begin);
     outcome
 }
 
-/// Gives each free slot to the class that loses most by waiting there.
+/// Lets each in turn go where its work is over first, counting what those before it will need.
+///
+/// Shapes: as in [`matched`].
+pub(super) fn in_turn(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut served = vec![0; jobs.iter().map(|job| job.lane + 1).max().unwrap_or(0)];
+    for job in jobs {
+        let soonest = |endpoint: EndpointId| {
+            let all = slots.get(&endpoint).into_iter().flatten().enumerate();
+            all.map(|(slot, free_in)| (*free_in, slot))
+                .min_by(|a, b| a.0.total_cmp(&b.0))
+        };
+        let open = |cell: &&Cell| cell.room || !job.forced;
+        let ends = job.cells.iter().filter(open).filter_map(|cell| {
+            let (free_in_s, slot) = soonest(cell.endpoint)?;
+            let cost_s = free_in_s + cell.terms.total_s() - cell.terms.wait_s;
+            Some((cost_s, free_in_s, slot, cell.endpoint))
+        });
+        let Some((_, free_in_s, slot, endpoint)) = ends.min_by(|a, b| a.0.total_cmp(&b.0)) else {
+            continue;
+        };
+        // Of its lane, whoever came first.
+        let mut lane = jobs.iter().filter(|other| other.lane == job.lane);
+        let first = lane.nth(served[job.lane]);
+        let cell = |of: &Job<'_>| of.cells.iter().find(|c| c.endpoint == endpoint).copied();
+        let (Some(own), Some((first, cell))) = (
+            cell(job),
+            first.and_then(|first| Some((first, cell(first)?))),
+        ) else {
+            continue;
+        };
+        if let Some(free) = slots.get_mut(&endpoint).and_then(|all| all.get_mut(slot)) {
+            *free += own.terms.occupied_s();
+        }
+        if free_in_s > 0.0 {
+            continue;
+        }
+        if !cell.held {
+            outcome.want.push((first.ticket.id, endpoint));
+        } else if cell.room {
+            served[job.lane] += 1;
+            outcome.begin.push(Begin {
+                ticket: first.ticket.id,
+                endpoint,
+                how: How::Picked,
+                considered: first.cells.iter().map(Cell::considered).collect(),
+            });
+        }
+    }
+    outcome.declined = declined(jobs, &outcome.begin);
+    outcome
+}
+
+/// Who waits though it could begin somewhere now.
+fn declined(jobs: &[Job<'_>], begin: &[Begin]) -> Vec<TicketId> {
+    let begins = |job: &&Job<'_>| begin.iter().any(|begin| begin.ticket == job.ticket.id);
+    let waits = jobs.iter().filter(|job| !begins(job));
+    waits
+        .filter(|job| job.cells.iter().any(|cell| cell.room))
+        .map(|job| job.ticket.id)
+        .collect()
+}
+
+/// Gives each free slot to the class that loses most by waiting there; with `worth`, of those that the slot is good for.
 ///
 /// Shapes: `jobs` holds the first of each lane, and of a lane's further ones as many as there are slots.
-pub(super) fn by_loss(jobs: &[Job<'_>], slots: &mut Slots, now: Instant) -> Outcome {
+pub(super) fn by_loss(
+    jobs: &[Job<'_>],
+    slots: &mut Slots,
+    worth: Option<&mut Worth>,
+    now: Instant,
+) -> Outcome {
+    let good = worth.map(|worth| good_for(jobs, slots, worth));
+    let is_good = |lane: usize, endpoint: &EndpointId| {
+        let of_lane = good.as_ref().and_then(|good| good.get(lane)?.get(endpoint));
+        of_lane.is_none_or(|good| *good >= GOOD)
+    };
     let mut outcome = Outcome::default();
     let mut taken = vec![false; jobs.len()];
     let mut endpoints: Vec<EndpointId> = jobs
@@ -189,7 +255,8 @@ pub(super) fn by_loss(jobs: &[Job<'_>], slots: &mut Slots, now: Instant) -> Outc
             .map_or(0, |all| all.iter().filter(|s| **s <= 0.0).count());
         for _ in 0..free {
             let mut best: Option<(f64, usize, Cell)> = None;
-            for (i, job) in jobs.iter().enumerate().filter(|(i, _)| !taken[*i]) {
+            let waiting = jobs.iter().enumerate().filter(|(i, _)| !taken[*i]);
+            for (i, job) in waiting.filter(|(_, job)| is_good(job.lane, &endpoint)) {
                 let Some(cell) = job.cells.iter().find(|c| c.endpoint == endpoint) else {
                     continue;
                 };
@@ -220,12 +287,35 @@ pub(super) fn by_loss(jobs: &[Job<'_>], slots: &mut Slots, now: Instant) -> Outc
     outcome
 }
 
+/// A slot is good for a class that pays at least so much of what the best would there.
+const GOOD: f64 = 0.85;
+
+/// How good each slot is for each lane.
+fn good_for(jobs: &[Job<'_>], slots: &Slots, worth: &mut Worth) -> Vec<HashMap<EndpointId, f64>> {
+    let lanes = jobs.iter().map(|job| job.lane + 1).max().unwrap_or(0);
+    let mut first: Vec<Option<&Job<'_>>> = vec![None; lanes];
+    for job in jobs {
+        first[job.lane].get_or_insert(job);
+    }
+    let on = |cell: &Cell| {
+        let slots = slots.get(&cell.endpoint).map_or(1, Vec::len);
+        (cell.endpoint, slots as f64, cell.terms.run_s)
+    };
+    let heap = |job: &Job<'_>| Heap {
+        class: (job.ticket.service.clone(), job.ticket.need.class.clone()),
+        waiting: job.waiting,
+        on: job.cells.iter().map(on).collect(),
+    };
+    let heaps: Vec<Heap> = first.iter().flatten().map(|job| heap(job)).collect();
+    worth.follow(&heaps)
+}
+
 /// What a job loses in each second that an endpoint works on something else: its age, by its weight, and by how long it takes there.
 fn loss(job: &Job<'_>, cell: &Cell, now: Instant) -> f64 {
     let age_s = now
         .saturating_duration_since(job.ticket.since)
         .as_secs_f64();
-    let cost_s = cell.terms.occupied_s() + cell.terms.price_s + cell.terms.explore_s;
+    let cost_s = cell.terms.occupied_s() + cell.terms.price_s;
     weight(&job.ticket.need) * (age_s + NEWBORN_S) / cost_s.max(SHORTEST_S)
 }
 

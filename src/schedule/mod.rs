@@ -19,6 +19,7 @@
 //! - At most `queue.max` tickets of a service wait with a connection; the next is refused and told when to come
 //!   back. Stored ones are never refused: they were bounded when they were accepted.
 
+mod ask;
 mod assign;
 mod decision;
 mod estimator;
@@ -35,6 +36,7 @@ mod span;
 mod speeds;
 mod tenants;
 mod ticket;
+mod worth;
 
 pub use decision::{Considered, Decision, How};
 pub use estimator::{ClassKey, Estimate, Estimator, Row};
@@ -53,6 +55,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::{Candidate, Draw, EndpointId, Refusal, Urgency};
 use tenants::Ledger;
+use worth::Worth;
 
 /// Who could serve, and the taking of slots. Dispatch has one, over the fleet.
 pub trait Room {
@@ -153,6 +156,7 @@ pub struct Schedule {
     wants: BTreeMap<u32, Vec<Want>>,
     decisions: Vec<Decision>,
     look_again: Option<Instant>,
+    worth: Worth,
     draw: Box<dyn Draw + Send>,
 }
 
@@ -228,6 +232,7 @@ impl Schedule {
             wants: BTreeMap::new(),
             decisions: Vec::new(),
             look_again: None,
+            worth: Worth::default(),
             draw,
         }
     }
@@ -258,115 +263,6 @@ impl Schedule {
             }
             Event::Freed => self.serve(room, now),
         }
-    }
-
-    /// How many wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// How many of a service wait with a connection.
-    pub fn waiting_in(&self, service: &str) -> usize {
-        self.services.get(service).map_or(0, |service| service.held)
-    }
-
-    /// How many of a service wait that are stored.
-    pub fn stored_in(&self, service: &str) -> usize {
-        let service = self.services.get(service);
-        service.map_or(0, |service| {
-            let all: usize = service.lines().map(Line::len).sum();
-            all.saturating_sub(service.held)
-        })
-    }
-
-    /// How many of a tenant wait for a service.
-    pub fn waiting_of(&self, service: &str, tenant: &str) -> usize {
-        let lines = self.services.get(service).map(|service| &service.lines);
-        let line = lines.and_then(|lines| lines.get(tenant));
-        line.map_or(0, |(line, _)| line.len())
-    }
-
-    /// How many of the same service are expected to be served before a ticket; `None` when it does not wait.
-    pub fn rank(&self, id: TicketId) -> Option<usize> {
-        Some(self.before(id)?.0)
-    }
-
-    /// How many of the same service are expected to be served before a ticket, and the time their work is expected to
-    /// take, one after the other; `None` when it does not wait.
-    ///
-    /// Those of its own tenant that stand before it, and of each other tenant as much as that one's share is meanwhile.
-    pub fn before(&self, id: TicketId) -> Option<(usize, Span)> {
-        let ticket = self.ticket(id)?;
-        let lines = &self.services.get(&ticket.service)?.lines;
-        let (own, weight) = lines.get(&ticket.need.tenant)?;
-        let (mut count, mut time) = own.before(ticket.place());
-        let (own_count, own_s) = (count, time.mean_s());
-        for (tenant, (line, others)) in lines {
-            if *tenant == ticket.need.tenant {
-                continue;
-            }
-            let share = f64::from(*others) / f64::from((*weight).max(1));
-            let most = ((own_count as f64 * share).floor() as usize).min(line.len());
-            let total = line.total();
-            let part = match total.mean_s() > 0.0 {
-                true => (own_s * share / total.mean_s()).min(1.0),
-                false => 0.0,
-            };
-            count += most;
-            time = time + total.part(part);
-        }
-        Some((count, time))
-    }
-
-    /// The time that the work of all who wait for a service is expected to take, one after the other.
-    pub fn backlog(&self, service: &str) -> Span {
-        let service = self.services.get(service);
-        service.map_or(Span::default(), |service| {
-            service.lines().map(Line::total).sum()
-        })
-    }
-
-    /// The first so many of those who wait, in the order they would be served if all wanted the same and were one tenant's.
-    pub fn snapshot(&self, most: usize) -> Vec<WaitingView> {
-        let mut first: Vec<(Band, &Ticket)> = Vec::new();
-        for queue in self.queues.values() {
-            for (band, tenants) in [Band::Interactive, Band::Rest]
-                .into_iter()
-                .zip(&queue.bands)
-            {
-                let lanes = tenants.values();
-                first.extend(lanes.flat_map(|lanes| lanes.first(most)).map(|t| (band, t)));
-            }
-        }
-        first.sort_by_key(|(band, ticket)| (*band, ticket.place()));
-        first.truncate(most);
-        let views = first.into_iter().enumerate();
-        views
-            .map(|(position, (_, ticket))| ticket.view(position))
-            .collect()
-    }
-
-    /// Someone who waits.
-    pub fn ticket(&self, id: TicketId) -> Option<&Ticket> {
-        let (domain, band, tenant) = self.waiting.get(&id)?;
-        self.queues.get(domain)?.bands[*band as usize]
-            .get(tenant)?
-            .get(id)
-    }
-
-    /// Who waits for a card that another service holds, after the last pass.
-    pub fn wants(&self) -> impl Iterator<Item = &Want> {
-        self.wants.values().flatten()
-    }
-
-    /// What was decided since the last call.
-    pub fn decisions(&mut self) -> std::vec::Drain<'_, Decision> {
-        self.decisions.drain(..)
-    }
-
-    /// When [`Event::Freed`] should come though nothing came free: someone waits beside a free slot.
-    pub fn next_due(&self) -> Option<Instant> {
-        self.look_again
     }
 
     fn arrived(&mut self, ticket: Ticket, room: &mut dyn Room, now: Instant) -> Vec<Action> {
@@ -521,7 +417,7 @@ impl Schedule {
             held_back: &self.held_back,
             now,
         };
-        let came = pass.turn(turn, room, &mut *self.draw);
+        let came = pass.turn(turn, room, &mut *self.draw, &mut self.worth);
         let mut actions = Vec::new();
         for (id, since) in came.declined {
             match since {

@@ -4,6 +4,7 @@ use super::decision::{Considered, Decision, How};
 use super::lanes::{Group, Lanes};
 use super::matching::{self, Cell, Job, Slots};
 use super::ticket::{Place, PoolId, Ticket, TicketId};
+use super::worth::Worth;
 use super::{Room, Want};
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,9 +54,25 @@ pub(super) enum Tried {
     Broken(Refusal),
 }
 
+/// By which rule those who wait are looked at together.
+#[derive(Clone, Copy)]
+enum Rule {
+    Matched(Matching),
+    InTurn(usize),
+}
+
+fn rule(ticket: &Ticket) -> Option<Rule> {
+    match ticket.policy.mode() {
+        _ if ticket.need.slots == 0 => None,
+        Mode::Load | Mode::Terms => None,
+        Mode::InTurn { window } => Some(Rule::InTurn(window)),
+        Mode::Match(matching) => Some(Rule::Matched(matching)),
+    }
+}
+
 /// Whether a ticket is not chosen for alone.
 pub(super) fn is_matched(ticket: &Ticket) -> bool {
-    ticket.need.slots > 0 && matches!(ticket.policy.mode(), Mode::Match(_))
+    rule(ticket).is_some()
 }
 
 /// Whether its tenant may have so much more at work.
@@ -73,6 +90,7 @@ impl Pass {
         turn: Turn<'_>,
         room: &mut dyn Room,
         draw: &mut dyn Draw,
+        worth: &mut Worth,
     ) -> Came {
         let mut came = Came::default();
         loop {
@@ -89,10 +107,8 @@ impl Pass {
                 self.cursors.insert(turn.tenant.clone(), ticket.place());
                 continue;
             }
-            if let Mode::Match(matching) = ticket.policy.mode()
-                && ticket.need.slots > 0
-            {
-                self.match_group(&turn, group, matching, room, &mut came);
+            if let Some(how) = rule(ticket) {
+                self.match_group(&turn, group, how, room, worth, &mut came);
                 if came.granted.is_empty() {
                     self.matched.insert((turn.tenant.clone(), group));
                     continue;
@@ -126,16 +142,22 @@ impl Pass {
         &mut self,
         turn: &Turn<'_>,
         group: Group,
-        matching: Matching,
+        how: Rule,
         room: &mut dyn Room,
+        worth: &mut Worth,
         came: &mut Came,
     ) {
-        let lanes = turn.lanes.of_group(group, matching.window);
+        let (Rule::Matched(Matching {
+            window: window_of, ..
+        })
+        | Rule::InTurn(window_of)) = how;
+        let lanes = turn.lanes.of_group(group, window_of);
         let waiting: usize = lanes.iter().map(|(_, all)| all).sum();
+        let counts: Vec<usize> = lanes.iter().map(|(_, all)| *all).collect();
         let lanes: Vec<Vec<&Ticket>> = lanes
             .into_iter()
             .map(|(first, _)| first)
-            .take(matching.window)
+            .take(window_of)
             .collect();
         let mut outcome = {
             let mut rows = Vec::with_capacity(lanes.len());
@@ -158,15 +180,27 @@ impl Pass {
                         .collect::<Vec<_>>(),
                 );
             }
-            let backlog = matching::is_backlog(waiting, pool_slots, matching);
-            let most = match backlog {
-                true => lanes.len() * pool_slots.clamp(1, matching.window),
-                false => matching.window,
+            let backlog = match how {
+                Rule::Matched(matching) => matching::is_backlog(waiting, pool_slots, matching),
+                Rule::InTurn(_) => false,
             };
-            let jobs = window(&lanes, &rows, most, turn);
-            match backlog {
-                true => matching::by_loss(&jobs, &mut self.slots, turn.now),
-                false => matching::matched(&jobs, &mut self.slots),
+            let most = match backlog {
+                true => lanes.len() * pool_slots.clamp(1, window_of),
+                false => window_of,
+            };
+            let jobs = window(&lanes, &counts, &rows, most, turn);
+            match how {
+                Rule::InTurn(_) => matching::in_turn(&jobs, &mut self.slots),
+                Rule::Matched(_) if backlog => {
+                    let per_slot = waiting as f64 / pool_slots.max(1) as f64;
+                    let deep = worth.is_deep(turn.tenant, group, per_slot);
+                    let worth = deep.then_some(&mut *worth);
+                    matching::by_loss(&jobs, &mut self.slots, worth, turn.now)
+                }
+                Rule::Matched(_) => {
+                    worth.is_shallow(turn.tenant, group);
+                    matching::matched(&jobs, &mut self.slots)
+                }
             }
         };
         let by_id: HashMap<TicketId, &Ticket> = lanes
@@ -219,6 +253,7 @@ impl Pass {
 /// The oldest of each lane in turn, at most so many.
 fn window<'a>(
     lanes: &[Vec<&'a Ticket>],
+    counts: &[usize],
     rows: &[Vec<Cell>],
     most: usize,
     turn: &Turn<'_>,
@@ -242,6 +277,7 @@ fn window<'a>(
                 lane,
                 cells: sized(cells, head.need.size, ticket.need.size),
                 forced,
+                waiting: counts[lane],
             });
         }
     }

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
 /// The memory of a node's card: which models are in it, and which goes first when another needs the room.
+///
+/// Where nobody says how much a model takes, or the card has, one at a time is in it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
     vram_mib: u64,
@@ -25,11 +27,12 @@ impl Memory {
             self.resident[at..].rotate_left(1);
             return false;
         }
+        self.resident.push((model.clone(), mib));
+        let known = self.vram_mib > 0 && self.resident.iter().all(|(_, mib)| *mib > 0);
         let taken = |resident: &[(Arc<str>, u64)]| resident.iter().map(|(_, mib)| mib).sum::<u64>();
-        while !self.resident.is_empty() && taken(&self.resident) + mib > self.vram_mib {
+        while self.resident.len() > 1 && (!known || taken(&self.resident) > self.vram_mib) {
             self.resident.remove(0);
         }
-        self.resident.push((model.clone(), mib));
         true
     }
 
@@ -53,5 +56,15 @@ mod tests {
         assert!(!memory.load(&a, 10));
         assert!(memory.load(&b, 10), "in place of c");
         assert!(memory.load(&c, 24) && memory.load(&a, 10), "alone");
+    }
+
+    #[test]
+    fn of_what_nobody_knows_the_size_one_is_there_at_a_time() {
+        let [a, b] = ["a", "b"].map(Arc::<str>::from);
+        for (vram, takes) in [(0, 10), (24, 0)] {
+            let mut memory = Memory::new(vram);
+            assert!(memory.load(&a, takes) && !memory.load(&a, takes));
+            assert!(memory.load(&b, takes) && memory.load(&a, takes));
+        }
     }
 }

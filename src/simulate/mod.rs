@@ -8,7 +8,10 @@
 mod bound;
 mod chance;
 mod farm;
+mod known;
 mod machine;
+mod outcome;
+mod recorded;
 mod report;
 mod setup;
 mod simplex;
@@ -16,8 +19,14 @@ mod table;
 mod trace;
 
 pub use bound::{Bound, Supply, bound};
-pub use farm::{Change, Farm, Options, Outcome, Run, What};
-pub use report::{Report, Stats};
-pub use setup::{Class, Cost, Setup, policy};
+pub use farm::Farm;
+pub use known::Known;
+pub use outcome::{Change, Options, Outcome, Run, What};
+pub use recorded::{Recorded, Request};
+pub use report::{GroupReport, NodeReport, Report, Stats};
+pub use setup::{Class, Cost, Setup, policy, same_card};
 pub use table::Table;
 pub use trace::{Arrival, Shape, Trace};
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 use super::bound::Supply;
-use super::table::{ClassRow, Table};
+use super::table::Table;
 use crate::config;
 use crate::config::plan::{Member, Plan};
 use async_trait::async_trait;
@@ -111,7 +111,8 @@ impl Setup {
     pub fn with_table(mut self, table: &Table) -> Result<Setup, String> {
         self.classes.clear();
         for (name, row) in &table.classes {
-            let service = self.service_of(name, row)?;
+            let service = self.service(row.service.as_deref());
+            let service = service.map_err(|why| format!("classes.{name}: {why}"))?;
             let pool = &self.plan.pools[self.plan.services[service].pool];
             let mut costs = vec![None; self.plan.endpoints.len()];
             for member in &pool.members {
@@ -187,6 +188,29 @@ impl Setup {
         Ok(())
     }
 
+    /// Adds a node with a card that no other has but a table knows; in all else it is like the first node.
+    ///
+    /// Errors: there is a node of that name, or the table does not know the card.
+    pub fn add_card(&mut self, name: &str, gpu: &str, table: &Table) -> Result<(), String> {
+        let mut known = table.gpus.iter();
+        let card = known.find(|(known, _)| same_card(known, gpu));
+        let (card, of) = card.ok_or_else(|| format!("no times are given for a `{gpu}`"))?;
+        let like = (0..self.plan.nodes.len()).find(|node| self.is_used(*node));
+        let like = like.ok_or("there is no node to put it beside")?;
+        let like = self.plan.nodes[like].facts.name.clone();
+        self.add(name, &like)?;
+        if let Some(node) = self.plan.nodes.last_mut() {
+            node.facts = Arc::new(NodeFacts {
+                gpu: card.as_str().into(),
+                vram_mib: mib(of.vram_gib),
+                usd_per_hour: of.usd_per_hour,
+                ..NodeFacts::clone(&node.facts)
+            });
+        }
+        *self = self.clone().with_table(table)?;
+        Ok(())
+    }
+
     /// The same without a node. Errors: there is none of that name.
     pub fn without(&self, name: &str) -> Result<Setup, String> {
         let node = self.node(name);
@@ -241,19 +265,42 @@ impl Setup {
         classes.map(|class| class.share / all).collect()
     }
 
-    fn service_of(&self, class: &str, row: &ClassRow) -> Result<usize, String> {
+    /// The index of a service by its name; the only one needs none.
+    ///
+    /// Errors: there is none of that name, or there are several.
+    pub fn service(&self, name: Option<&str>) -> Result<usize, String> {
         let services = &self.plan.services;
-        match (&row.service, &services[..]) {
+        match (name, &services[..]) {
             (Some(name), _) => services
                 .iter()
-                .position(|service| *service.name == **name)
-                .ok_or_else(|| format!("classes.{class}: there is no service `{name}`")),
+                .position(|service| *service.name == *name)
+                .ok_or_else(|| format!("there is no service `{name}`")),
             (None, [_]) => Ok(0),
             (None, _) => Err(format!(
-                "classes.{class}: say its `service`, since there are {}",
+                "say its `service`, since there are {}",
                 services.len()
             )),
         }
+    }
+
+    /// The index of a class.
+    pub fn class(&self, service: usize, name: &str) -> Option<usize> {
+        let mut classes = self.classes.iter();
+        classes.position(|class| class.service == service && *class.name == *name)
+    }
+
+    /// The index of an endpoint, by its name or by that of a node that has no other.
+    pub fn endpoint(&self, name: &str) -> Option<usize> {
+        let of_node = |name: &str| {
+            let node = self.node(name)?;
+            let mut on_it = (0..self.plan.endpoints.len())
+                .filter(|endpoint| self.plan.endpoints[*endpoint].node == node);
+            let first = on_it.next()?;
+            on_it.next().is_none().then_some(first)
+        };
+        let mut endpoints = self.plan.endpoints.iter();
+        let by_name = endpoints.position(|endpoint| *endpoint.name == *name);
+        by_name.or_else(|| of_node(name))
     }
 }
 
@@ -285,7 +332,7 @@ pub fn policy(registry: &Registry, text: &str) -> Result<Arc<dyn BoundPolicy>, S
 }
 
 /// Whether two names of cards mean the same: `RTX 4090`, `rtx4090`.
-pub(super) fn same_card(a: &str, b: &str) -> bool {
+pub fn same_card(a: &str, b: &str) -> bool {
     let plain = |name: &str| {
         let letters = name.chars().filter(|c| c.is_alphanumeric());
         letters.flat_map(char::to_lowercase).collect::<String>()

@@ -15,6 +15,8 @@ pub struct AccessLine<'a> {
     pub client: IpAddr,
     /// Which service; `-` when none was found.
     pub service: &'a str,
+    /// What its kind calls such a request, and how much work it is: what times are learned by. `None` for what takes no slot.
+    pub work: Option<(&'a str, f64)>,
     /// The method.
     pub method: &'a str,
     /// The host asked for.
@@ -59,6 +61,8 @@ impl AccessLine<'_> {
             tenant = self.tenant,
             client = %self.client,
             service = self.service,
+            class = self.work.map(|(class, _)| class),
+            size = self.work.map(|(_, size)| size),
             method = self.method,
             host = &*printable(self.host),
             path = &*printable(self.path),

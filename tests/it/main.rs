@@ -28,6 +28,7 @@ mod routing;
 mod scene;
 mod servers;
 mod sharing;
+mod simulate;
 mod slots;
 mod sockets;
 mod watching;

@@ -236,6 +236,60 @@ async fn the_log_names_the_job_that_a_request_became() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_a_trace_to_simulate_over() {
+    let nodes = nodes(2).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tabane.yaml");
+    let kind = "kind: {http: {probe: /health, class: [{header: X-Class}], size: {multiply: [header: X-Size]}}}";
+    let yaml = any(&[(&nodes[0], 1), (&nodes[1], 1)], "");
+    let yaml = yaml.replace("kind: {http: {probe: /health}}", kind);
+    std::fs::write(&file, on_free_ports(&yaml)).unwrap();
+    let file = file.to_str().unwrap();
+    let mut running = Running::start(&["run", "-c", file]);
+    let address = running.address.trim_matches(['[', ']']).to_owned();
+    let mut lines = Vec::new();
+    for (i, class) in ["image", "video", "image"].into_iter().enumerate() {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let head = format!("GET /{i} HTTP/1.1\r\nHost: a\r\nX-Class: {class}\r\nX-Size: 4\r\n\r\n");
+        exchange(&mut stream, &head).await;
+        let mut log = running.log.by_ref().map(Result::unwrap);
+        let line = log
+            .find(|line| line.contains(&format!("\"path\":\"/{i}\"")))
+            .unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (said["class"].as_str(), said["size"].as_f64()),
+            (Some(class), Some(4.0))
+        );
+        lines.push(line);
+    }
+    let log = dir.path().join("access.jsonl");
+    std::fs::write(&log, lines.join("\n")).unwrap();
+    let args = [
+        "simulate",
+        "-c",
+        file,
+        "--trace",
+        log.to_str().unwrap(),
+        "--json",
+    ];
+    let told = tabane(&args);
+    assert!(told.status.success(), "{}", text(&told.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let classes: Vec<_> = report["classes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["name"])
+        .collect();
+    assert_eq!(classes, ["image", "video"]);
+    assert_eq!(
+        (report["latency"]["count"].as_u64(), report["lost"].as_u64()),
+        (Some(3), Some(0))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn quick_needs_no_file() {
     let nodes = nodes(2).await;
     let to: Vec<String> = nodes.iter().map(|node| node.url()).collect();

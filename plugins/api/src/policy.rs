@@ -83,6 +83,12 @@ pub enum Mode {
     Load,
     /// `pick` looks at the terms of each.
     Terms,
+    /// Each in turn goes where its work is over first, counting what those before it will need; so many are looked at
+    /// together. `pick` is asked for one that is alone.
+    InTurn {
+        /// How many.
+        window: usize,
+    },
     /// The schedule matches all who wait to slots at once. `pick` is asked for one that is alone.
     Match(Matching),
 }

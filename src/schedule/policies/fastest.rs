@@ -17,7 +17,7 @@ impl PolicyKind for Fastest {
 
 impl Policy for Fastest {
     fn mode(&self) -> Mode {
-        Mode::Terms
+        Mode::InTurn { window: 32 }
     }
 
     fn pick(&self, need: &Need, among: &[Candidate<'_>], draw: &mut dyn Draw) -> Option<usize> {

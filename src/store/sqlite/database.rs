@@ -102,6 +102,28 @@ impl Database {
         Ok((database, connection))
     }
 
+    /// A connection that only reads, beside a gateway that may be using it. `None`: there is no database.
+    ///
+    /// Errors: it is not ours, or cannot be opened.
+    pub fn look(dir: &Path) -> Result<Option<Connection>, StoreError> {
+        let path = dir.join(FILE);
+        if !path.try_exists().map_err(io_error("examine", &path))? {
+            return Ok(None);
+        }
+        let connection = connect(&path, &path)?;
+        connection.pragma_update(None, "query_only", true)?;
+        let application: i32 = connection
+            .query_row("PRAGMA application_id", [], |row| row.get(0))
+            .map_err(|error| damaged(&path, error.to_string()))?;
+        match application == APPLICATION_ID {
+            true => Ok(Some(connection)),
+            false => Err(damaged(
+                &path,
+                "it is not a database of this gateway's".into(),
+            )),
+        }
+    }
+
     /// Which file it is.
     pub fn identity(&self) -> Identity {
         self.file.clone()

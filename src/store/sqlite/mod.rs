@@ -67,6 +67,16 @@ impl SqliteStore {
         }))
     }
 
+    /// What was learned of times, read beside a gateway that may be using the store. Empty where there is none.
+    ///
+    /// Errors: it is not a store of this gateway's, or cannot be read.
+    pub fn look_at_times(dir: &Path) -> Result<Vec<LearnedTime>, StoreError> {
+        match Database::look(dir)? {
+            Some(connection) => values::learned(&connection),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// How large the database may be from now on. One that is larger already shrinks only as its space is used again.
     pub fn set_limits(&self, database_bytes: u64) {
         self.writer.set_limit(database_bytes);
