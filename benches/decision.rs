@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tabane::config::plan::{HealthPlan, PricePlan, Target};
 use tabane::fleet::{self, End, Fleet, Spec};
 use tabane::schedule::{
-    Action, Event, PoolId, QueueLimits, Room, Schedule, Share, Span, Ticket, TicketId, Turn,
-    register,
+    Action, AskedAs, Event, PoolId, QueueLimits, Room, Schedule, Share, Span, Ticket, TicketId,
+    Turn, register,
 };
 use tabane_api::{Candidate, EndpointId, Need, NodeFacts, Policy, Registry, Vitals};
 
@@ -55,6 +55,7 @@ fn fleet(n: usize, now: Instant) -> (Fleet, Vec<EndpointId>) {
         drained: false,
         health: HealthPlan::default(),
         drain: Duration::ZERO,
+        claim: None,
     };
     fleet.apply(fleet::Event::Plan((0..n).map(spec).collect()), now);
     let ids: Vec<EndpointId> = (0..n)

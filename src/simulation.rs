@@ -6,8 +6,8 @@
 use crate::config::plan::{HealthPlan, PricePlan, Target};
 use crate::fleet::{self, End, Failure, Fleet, Spec};
 use crate::schedule::{
-    Action, Event, PoolId, QueueLimits, Room, Schedule, Share, Span, Ticket, TicketId, Turn,
-    register,
+    Action, AskedAs, Event, PoolId, QueueLimits, Room, Schedule, Share, Span, Ticket, TicketId,
+    Turn, register,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -131,6 +131,7 @@ impl Farm {
                     ..HealthPlan::default()
                 },
                 drain: COOL * 2,
+                claim: None,
             });
         }
         self.happen(fleet::Event::Plan(specs));

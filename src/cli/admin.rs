@@ -146,8 +146,8 @@ impl ExplainArgs {
 
 fn list(nodes: &Value) {
     println!(
-        "{:<28} {:<10} {:>9} {:>7}  last error",
-        "endpoint", "state", "at work", "vram"
+        "{:<28} {:<10} {:>9} {:>7} {:<12}  last error",
+        "endpoint", "state", "at work", "vram", "card"
     );
     for node in nodes.as_array().into_iter().flatten() {
         for endpoint in node["endpoints"].as_array().into_iter().flatten() {
@@ -159,9 +159,10 @@ fn list(nodes: &Value) {
                 .unwrap_or_default();
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             println!(
-                "{:<28} {:<10} {at_work:>9} {vram:>7}  {}",
+                "{:<28} {:<10} {at_work:>9} {vram:>7} {:<12}  {}",
                 text(&endpoint["name"]),
                 text(&endpoint["state"]),
+                text(&endpoint["card"]),
                 text(&endpoint["last_error"])
             );
         }

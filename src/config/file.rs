@@ -171,6 +171,8 @@ pub(crate) struct Node {
     pub(crate) labels: Field<Named<String>>,
     /// What it costs while it runs, USD per hour; 0.
     pub(crate) price_per_hour: Field<f64>,
+    /// Which of its endpoints may have the card at the same time, where different services answer on it: `exclusive` (one), or `fits` (as many as its memory holds, by each endpoint's `vram`). Nobody minds the others unless said.
+    pub(crate) sharing: Field<SharingWord>,
     /// Keeps new work from it while it is true; what it has goes on.
     pub(crate) drained: Field<bool>,
     /// Where services answer on it, by name.
@@ -179,6 +181,14 @@ pub(crate) struct Node {
     pub(crate) url: Field<String>,
     /// With `url`: how many requests it works on at once; 1.
     pub(crate) slots: Field<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum SharingWord {
+    Exclusive,
+    Fits,
 }
 
 /// A card.
@@ -199,6 +209,8 @@ pub(crate) struct Endpoint {
     pub(crate) url: Field<String>,
     /// How many requests it works on at once, 1 to 10000; 1.
     pub(crate) slots: Field<u64>,
+    /// How much of the card's memory its service takes, such as `10GiB`, where its node says `sharing`; all of it.
+    pub(crate) vram: Field<Size>,
     /// HTTP/2 instead of HTTP/1.1; false.
     pub(crate) h2: Field<bool>,
     /// How its certificate is checked; for `https` only.
@@ -259,6 +271,8 @@ pub(crate) struct Service {
     pub(crate) body: Field<Short<Body>>,
     /// How long a slot stays taken after a request was broken off; 500ms.
     pub(crate) cool_down: Field<Span>,
+    /// How long it keeps a card that it shares (`sharing` at a node).
+    pub(crate) gpu_hold: Field<GpuHold>,
     /// How long a removed node may go on with what it has; 10m.
     pub(crate) drain: Field<Span>,
     /// How long a WebSocket may be silent both ways; 1h.
@@ -296,6 +310,16 @@ pub(crate) struct Queue {
     pub(crate) max: Field<u64>,
     /// How long each; 5m.
     pub(crate) max_wait: Field<Span>,
+}
+
+/// How long a service keeps a card that it shares, while another service waits for it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct GpuHold {
+    /// It does not have to let go before, unless a person waits and it serves none; 30s.
+    pub(crate) min: Field<Span>,
+    /// It gets no further work after; 5m, or `min` when that is longer.
+    pub(crate) max: Field<Span>,
 }
 
 /// When a node counts as well.

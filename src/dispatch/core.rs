@@ -3,6 +3,7 @@
 use super::rooms::{Over, Rooms};
 use super::upstream::Upstream;
 use super::waiters::{Tell, Waiter, Waiters};
+use super::world::{LiveService, World};
 use crate::fleet;
 use crate::schedule::{self, TicketId};
 use crate::store::JobId;
@@ -15,6 +16,8 @@ use tabane_api::{EndpointId, Refusal};
 pub(super) struct Core {
     pub(super) rooms: Rooms,
     pub(super) upstreams: HashMap<EndpointId, Arc<Upstream>>,
+    /// The services whose kinds look after them, kept until an endpoint is gone: one that leaves is asked to let go.
+    pub(super) kinds: HashMap<EndpointId, Arc<LiveService>>,
     /// Those that a file moved away from, for as long as requests keep them.
     pub(super) moved: Vec<Weak<Upstream>>,
     pub(super) waiters: Waiters,
@@ -63,8 +66,9 @@ impl Core {
         now: Instant,
         out: &mut Outbox,
     ) -> Vec<schedule::Action> {
-        let actions = self.rooms.schedule(event, now);
-        self.deliver(actions, out)
+        let (actions, given) = self.rooms.schedule(event, now);
+        out.fleet.extend(actions);
+        self.deliver(given, out)
     }
 
     /// Puts the verdicts of those who wait into the outbox; returns those of tickets without a waiter.
@@ -101,8 +105,14 @@ impl Core {
         self.upstreams.values().cloned().chain(moved).collect()
     }
 
-    /// Gives every endpoint of the fleet its upstream.
-    pub(super) fn place_upstreams(&mut self) {
+    /// Gives every endpoint of the fleet its upstream, and remembers whose kind looks after it.
+    pub(super) fn place_upstreams(&mut self, world: &World) {
+        for endpoint in &world.plan.endpoints {
+            let id = self.rooms.fleet.by_name(&endpoint.name);
+            if let (Some(id), Some(service)) = (id, endpoint.probed_by) {
+                self.kinds.insert(id, world.services[service].clone());
+            }
+        }
         for endpoint in self.rooms.fleet.all() {
             // Where the fleet has it: one that leaves stays where it was, wherever the file puts its name.
             let (id, target) = (endpoint.id(), endpoint.target());

@@ -232,7 +232,7 @@ fn waiting(
             .and_then(|id| rooms.fleet.get(id))
             .map(|endpoint| endpoint.name().to_string()),
         rule: None,
-        waited_s: (state == "waits").then(|| waited.as_secs_f64()),
+        waited_s: (state == "waits").then_some(waited.as_secs_f64()),
         ago_s: None,
         waiting: rooms.schedule.waiting_in(&ticket.service),
         before: before.map(|(count, _)| count),

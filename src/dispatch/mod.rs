@@ -24,6 +24,7 @@ mod rooms;
 mod route;
 mod runner;
 mod scale;
+mod sharing;
 mod shortages;
 mod spending;
 #[cfg(test)]
@@ -126,6 +127,7 @@ impl Dispatch {
             core: Mutex::new(Core {
                 rooms,
                 upstreams: HashMap::new(),
+                kinds: HashMap::new(),
                 moved: Vec::new(),
                 waiters: Waiters::default(),
                 jobs: HashMap::new(),
@@ -155,7 +157,7 @@ impl Dispatch {
         shared.turn(|core, now, out| {
             // Whoever waits is served by the new pools, so these come first.
             let actions = core.rooms.install(&world.plan, now);
-            core.place_upstreams();
+            core.place_upstreams(&world);
             core.refuse_hopeless(now, out);
             core.match_waiting(now, out);
             out.fleet.extend(actions);
@@ -431,8 +433,17 @@ impl Shared {
                     upstream.revoke();
                 }
             }
+            fleet::Action::Release(_)
+            | fleet::Action::Prove(_)
+            | fleet::Action::Held { .. }
+            | fleet::Action::NoRoom(_)
+            | fleet::Action::Unproven(_) => self.share_card(action),
             fleet::Action::Gone(id) => {
-                let gone = self.core.lock().upstreams.remove(&id);
+                let gone = {
+                    let mut core = self.core.lock();
+                    core.kinds.remove(&id);
+                    core.upstreams.remove(&id)
+                };
                 if let Some(upstream) = gone {
                     tracing::info!(endpoint = %upstream.name, "endpoint is gone");
                     self.means.metrics.forget_endpoint(&upstream.name);

@@ -51,6 +51,9 @@ impl Room for FleetRoom<'_> {
         if !self.fleet.take(endpoint, need.slots, self.now) {
             return None;
         }
+        if need.interactive && need.slots > 0 {
+            self.fleet.serves_person(endpoint, self.now);
+        }
         let endpoint = self.fleet.get(endpoint)?;
         if need.slots == 0 {
             return Some(0.0);

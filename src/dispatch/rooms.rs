@@ -6,13 +6,17 @@ use super::room::{FleetRoom, share};
 use super::shortages::Shortages;
 use super::spending::Spending;
 use super::times::{Held, Times};
-use crate::config::plan::Plan;
+use crate::config::plan::{HoldPlan, Plan, Sharing};
 use crate::fleet::{self, End, Fleet};
 use crate::schedule::{self, Decision, PoolId, Room, Schedule, Ticket, TicketId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::{EndpointId, Need, Terms};
+
+/// How often a card that changes hands may have others given, in one instant: each time somebody holds who did not, so it
+/// comes to an end by itself, long before this.
+const TURNS: usize = 64;
 
 /// Who can work, who waits, which endpoints each pool has, and how long work takes.
 pub struct Rooms {
@@ -125,22 +129,57 @@ impl Rooms {
         {
             self.times.probed(*endpoint, vitals);
         }
-        let actions = self.fleet.apply(event, now);
+        let mut actions = self.fleet.apply(event, now);
         for action in &actions {
-            if let fleet::Action::Down(endpoint, _) | fleet::Action::Gone(endpoint) = action {
+            if let fleet::Action::Down(endpoint, _)
+            | fleet::Action::Gone(endpoint)
+            | fleet::Action::Release(endpoint) = action
+            {
                 self.times.emptied(*endpoint);
             }
         }
         let freed = actions.contains(&fleet::Action::Freed);
-        let given = match freed && self.schedule.waiting() > 0 {
-            true => self.schedule(schedule::Event::Freed, now),
-            false => Vec::new(),
-        };
+        let mut given = Vec::new();
+        if freed && self.schedule.waiting() > 0 {
+            let (more, to_tickets) = self.schedule(schedule::Event::Freed, now);
+            actions.extend(more);
+            given = to_tickets;
+        }
         (actions, given)
     }
 
-    /// Lets something happen to those who wait.
-    pub fn schedule(&mut self, mut event: schedule::Event, now: Instant) -> Vec<schedule::Action> {
+    /// Lets something happen to those who wait. Where cards are shared, those who hold them are told who waits, and what
+    /// comes of that is given away as well.
+    pub fn schedule(
+        &mut self,
+        event: schedule::Event,
+        now: Instant,
+    ) -> (Vec<fleet::Action>, Vec<schedule::Action>) {
+        let mut given = self.pass(event, now);
+        let mut actions = Vec::new();
+        if !self.fleet.shares() {
+            return (actions, given);
+        }
+        for _ in 0..TURNS {
+            let want = |want: &schedule::Want| fleet::Want {
+                endpoint: want.endpoint,
+                since: want.since,
+                interactive: want.interactive,
+                patience: want.patience,
+            };
+            let wants = self.schedule.wants().map(want).collect();
+            let more = self.fleet.apply(fleet::Event::Wanted(wants), now);
+            let freed = more.contains(&fleet::Action::Freed);
+            actions.extend(more);
+            if !freed {
+                break;
+            }
+            given.extend(self.pass(schedule::Event::Freed, now));
+        }
+        (actions, given)
+    }
+
+    fn pass(&mut self, mut event: schedule::Event, now: Instant) -> Vec<schedule::Action> {
         if let schedule::Event::Arrived(ticket) = &mut event
             && !ticket.price.spill_after.is_zero()
         {
@@ -222,7 +261,7 @@ impl Rooms {
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Instant) -> (Vec<fleet::Action>, Vec<schedule::Action>) {
-        let (actions, mut given) = self.apply(fleet::Event::Tick, now);
+        let (mut actions, mut given) = self.apply(fleet::Event::Tick, now);
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let lapsed = is_due(self.shortages.next_due());
         if lapsed {
@@ -230,7 +269,9 @@ impl Rooms {
             self.rebar(now);
         }
         if lapsed || is_due(self.schedule.next_due()) {
-            given.extend(self.schedule(schedule::Event::Freed, now));
+            let (more, to_tickets) = self.schedule(schedule::Event::Freed, now);
+            actions.extend(more);
+            given.extend(to_tickets);
         }
         (actions, given)
     }
@@ -265,7 +306,7 @@ impl Rooms {
             });
             let cost = share(slots, of) * seconds * usd_per_hour / 3600.0;
             self.spending.spend(&service, cost - usd, now);
-            self.schedule(
+            self.pass(
                 schedule::Event::Ended(ticket, share(slots, of) * seconds),
                 now,
             );
@@ -282,7 +323,7 @@ impl Rooms {
     /// Pools that share nodes take turns among the same tenants: which of them belong together.
     fn regroup(&mut self, now: Instant) {
         let domains = self.pools.domains(&self.fleet);
-        self.schedule(schedule::Event::Domains(domains), now);
+        self.pass(schedule::Event::Domains(domains), now);
         self.rebar(now);
     }
 
@@ -393,28 +434,43 @@ fn barred(
 fn specs(plan: &Plan) -> Vec<fleet::Spec> {
     // A removed node may go on for as long as the most patient of the services that use it says.
     let mut drains = vec![Duration::ZERO; plan.endpoints.len()];
+    let mut holds: Vec<Option<HoldPlan>> = vec![None; plan.endpoints.len()];
     for service in &plan.services {
         for member in &plan.pools[service.pool].members {
             drains[member.endpoint] = drains[member.endpoint].max(service.drain);
+            let hold = holds[member.endpoint].get_or_insert(service.gpu_hold);
+            hold.min = hold.min.max(service.gpu_hold.min);
+            hold.max = hold.max.max(service.gpu_hold.max);
         }
     }
     // An endpoint that no pool holds is nobody's business; `check` has warned of it.
     plan.endpoints
         .iter()
-        .zip(drains)
-        .filter_map(|(endpoint, drain)| {
+        .zip(drains.into_iter().zip(holds))
+        .filter_map(|(endpoint, (drain, hold))| {
+            let node = &plan.nodes[endpoint.node];
+            let claim = |whole| fleet::Claim {
+                whole,
+                vram_mib: endpoint.vram_mib,
+                hold: hold.unwrap_or_default(),
+            };
             Some(fleet::Spec {
                 name: endpoint.name.clone(),
-                node: plan.nodes[endpoint.node].facts.clone(),
+                node: node.facts.clone(),
                 target: endpoint.target.clone(),
                 slots: endpoint.slots,
                 takes: fleet::Takes {
                     models: endpoint.models.clone(),
                     max_size: endpoint.max_size,
                 },
-                drained: plan.nodes[endpoint.node].drained,
+                drained: node.drained,
                 health: plan.services[endpoint.probed_by?].health,
                 drain,
+                claim: match node.sharing {
+                    Sharing::Free => None,
+                    Sharing::Exclusive => Some(claim(true)),
+                    Sharing::Fits => Some(claim(false)),
+                },
             })
         })
         .collect()

@@ -53,6 +53,9 @@ pub struct EndpointInfo {
     pub last_error: String,
     /// The card's free memory by its last probe, MiB.
     pub vram_free_mib: Option<u64>,
+    /// What it has of the card that it shares: `holds`, `yields` (it ends what it is at), `releasing`, `not_released`,
+    /// `free` (it has nothing there), `stays` (it cannot let go) or `unknown`; `None`: it shares none.
+    pub card: Option<&'static str>,
 }
 
 /// A service as it is now.
@@ -143,7 +146,8 @@ impl Dispatch {
                     drained_by_operator: marks.contains(&*facts.name),
                     endpoints: Vec::new(),
                 });
-            node.endpoints.push(info(endpoint));
+            let card = core.rooms.fleet.card_word(endpoint);
+            node.endpoints.push(info(endpoint, card));
         }
         nodes.into_values().collect()
     }
@@ -215,6 +219,11 @@ impl Dispatch {
             used: endpoint.used(),
             cooling: endpoint.cooling(),
             vram_free_mib: endpoint.vitals().vram_free_mib,
+            holds_card: core
+                .rooms
+                .fleet
+                .card_word(endpoint)
+                .map(|_| endpoint.holds_card()),
         };
         core.rooms.fleet.all().map(gauge).collect()
     }
@@ -237,7 +246,7 @@ impl Dispatch {
     }
 }
 
-fn info(endpoint: &Endpoint) -> EndpointInfo {
+fn info(endpoint: &Endpoint, card: Option<&'static str>) -> EndpointInfo {
     let target = endpoint.target();
     let scheme = if target.tls.is_some() {
         "https"
@@ -254,5 +263,6 @@ fn info(endpoint: &Endpoint) -> EndpointInfo {
         passing: endpoint.passing(),
         last_error: endpoint.last_error().to_owned(),
         vram_free_mib: endpoint.vitals().vram_free_mib,
+        card,
     }
 }

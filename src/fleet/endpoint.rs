@@ -1,4 +1,5 @@
 use super::health::{Health, Word};
+use super::sharing::{Claim, Look};
 use crate::config::plan::{HealthPlan, Target};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Spec {
     pub health: HealthPlan,
     /// How long it may go on with what it has once it is removed.
     pub drain: Duration,
+    /// What it claims of its node's card; `None`: the card is not shared.
+    pub claim: Option<Claim>,
 }
 
 /// What an endpoint takes, by the file.
@@ -60,6 +63,10 @@ pub struct Endpoint {
     pub(super) passing: u32,
     pub(super) cooling: Vec<Cooling>,
     pub(super) vitals: Arc<Vitals>,
+    /// When the probe that said so began.
+    pub(super) seen: Option<Instant>,
+    /// Whether its card is its own now.
+    pub(super) held: bool,
     pub(super) last_error: String,
 }
 
@@ -135,6 +142,8 @@ impl Endpoint {
             passing: 0,
             cooling: Vec::new(),
             vitals: Arc::default(),
+            seen: None,
+            held: spec.claim.is_none(),
             last_error: String::new(),
             spec,
         }
@@ -218,6 +227,24 @@ impl Endpoint {
         !self.leaving && !self.marked && !self.spec.drained && self.health.takes_work()
     }
 
+    /// Whether its card is its own now: where several share it, only who holds it may work.
+    pub fn holds_card(&self) -> bool {
+        self.held
+    }
+
+    /// As its card sees it.
+    pub(super) fn look(&self) -> Look {
+        let free = self.vitals.vram_free_mib;
+        Look {
+            usable: self.is_usable(),
+            up: !matches!(self.health.word(), Word::Unproven | Word::Down),
+            idle: self.used() == 0,
+            busy: self.vitals.busy.is_some_and(|busy| busy > 0),
+            leaving: self.leaving,
+            free: self.seen.zip(free),
+        }
+    }
+
     /// Whether nothing of ours is on it any more.
     pub(super) fn is_idle(&self) -> bool {
         self.at_work == 0 && self.passing == 0
@@ -232,6 +259,47 @@ impl Endpoint {
             .min()
     }
 
+    /// Remembers when a request was given, while something cools: a probe under way does not know of it.
+    pub(super) fn note_taken(&mut self, now: Instant) {
+        if self.cooling.is_empty() {
+            return;
+        }
+        self.young.push_back(now);
+        // More than are at work cannot be young: the older ones are forgotten.
+        while self.young.len() > self.requests as usize {
+            self.young.pop_front();
+        }
+    }
+
+    /// The node says how many requests it works on: what cools beyond that has ended. Whether anything did.
+    pub(super) fn cool_to(&mut self, busy: u32, probe_started: Instant) -> bool {
+        let young = self.young.iter().filter(|at| **at >= probe_started).count();
+        let still = (busy as usize).saturating_sub((self.requests as usize).saturating_sub(young));
+        let (seen, unseen): (Vec<Cooling>, Vec<Cooling>) = self
+            .cooling
+            .iter()
+            .partition(|cooling| cooling.since < probe_started);
+        if seen.len() <= still {
+            return false;
+        }
+        // Which of them go on nobody knows: those that stay are the largest, for the longest.
+        let mut slots = Vec::from_iter(seen.iter().map(|cooling| cooling.slots));
+        let mut until = Vec::from_iter(seen.iter().map(|cooling| cooling.until));
+        slots.sort_unstable_by(|a, b| b.cmp(a));
+        until.sort_unstable_by(|a, b| b.cmp(a));
+        let since = seen.iter().map(|cooling| cooling.since).max();
+        let stays = slots.into_iter().zip(until).take(still);
+        self.cooling = stays
+            .map(|(slots, until)| Cooling {
+                slots,
+                since: since.unwrap_or(probe_started),
+                until,
+            })
+            .chain(unseen)
+            .collect();
+        true
+    }
+
     /// As a policy sees it.
     pub fn candidate(&self, weight: u32) -> Candidate<'_> {
         Candidate {
@@ -242,7 +310,7 @@ impl Endpoint {
             slots: self.spec.slots,
             used: self.used(),
             passing: self.passing,
-            held: true,
+            held: self.held,
             terms: Terms::default(),
             node: &self.spec.node,
         }

@@ -13,12 +13,16 @@
 //! - A probe that began before its endpoint moved asked another machine: it says nothing.
 //! - Leases without slots are counted too, so that a leaving endpoint waits for them.
 
+mod cards;
 mod endpoint;
 mod health;
+mod sharing;
 
 pub use endpoint::{Endpoint, Spec, State, Takes};
 pub use health::Why;
+pub use sharing::{Claim, Outcome, Want};
 
+use cards::Cards;
 use endpoint::Cooling;
 use health::{Change, Health};
 use std::collections::{BTreeSet, HashMap};
@@ -36,6 +40,8 @@ pub struct Fleet {
     marked: BTreeSet<Arc<str>>,
     /// What each endpoint is waiting for, soonest first: asked on every turn, so never searched for.
     due: BTreeSet<(Instant, EndpointId)>,
+    /// The cards that several endpoints share.
+    cards: Cards,
 }
 
 /// What happened.
@@ -81,6 +87,15 @@ pub enum Event {
         endpoint: EndpointId,
         /// How many slots it held.
         slots: u32,
+    },
+    /// Who waits for endpoints that do not hold their card: these, and nobody else.
+    Wanted(Vec<Want>),
+    /// An endpoint was asked to let go of its card.
+    Released {
+        /// Which endpoint.
+        endpoint: EndpointId,
+        /// What came of it.
+        outcome: Outcome,
     },
     /// Time has passed.
     Tick,
@@ -131,6 +146,23 @@ pub enum Action {
     Revoke(EndpointId, Why),
     /// An endpoint is forgotten.
     Gone(EndpointId),
+    /// An endpoint is to be asked to let go of its card.
+    Release(EndpointId),
+    /// An endpoint is to be probed now: somebody waits for its word on free memory.
+    Prove(EndpointId),
+    /// A card changed hands.
+    Held {
+        /// Who holds it now, perhaps beside others.
+        endpoint: EndpointId,
+        /// Who had to make room; `None`: nobody held it.
+        from: Option<EndpointId>,
+        /// How long it took from when that one got no further work.
+        took: Duration,
+    },
+    /// An endpoint will not hold its card: what it claims does not fit beside what cannot let go.
+    NoRoom(EndpointId),
+    /// All have let go of a card, and still less of it is free than this endpoint claims.
+    Unproven(EndpointId),
 }
 
 // === impl Fleet ===
@@ -143,6 +175,12 @@ impl Fleet {
 
     /// Lets something happen.
     pub fn apply(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut actions = self.happen(event, now);
+        self.settle_cards(&mut actions, now);
+        actions
+    }
+
+    fn happen(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Plan(specs) => self.plan(specs, now),
             Event::Drain { node, on } => self.drain(node, on),
@@ -164,6 +202,14 @@ impl Fleet {
                 cool_down,
             } => self.ended(endpoint, slots, end, cool_down, now),
             Event::Stopped { endpoint, slots } => self.stopped(endpoint, slots),
+            Event::Wanted(wants) => {
+                self.wanted(wants, now);
+                Vec::new()
+            }
+            Event::Released { endpoint, outcome } => {
+                self.released(endpoint, outcome, now);
+                Vec::new()
+            }
             Event::Tick => self.tick(now),
         }
     }
@@ -173,7 +219,8 @@ impl Fleet {
         let Some(endpoint) = self.endpoints.get(&id) else {
             return false;
         };
-        let fits = slots == 0 || endpoint.used().saturating_add(slots) <= endpoint.slots();
+        let free = endpoint.used().saturating_add(slots) <= endpoint.slots();
+        let fits = slots == 0 || (endpoint.held && free);
         if !endpoint.is_usable() || !fits {
             return false;
         }
@@ -194,6 +241,9 @@ impl Fleet {
             endpoint.note_taken(now);
         }
         endpoint.health.taken();
+        if slots > 0 && endpoint.spec.claim.is_some() {
+            self.card_at_work(id, now);
+        }
         true
     }
 
@@ -220,7 +270,11 @@ impl Fleet {
     /// How long until an endpoint's next probe.
     pub fn probe_interval(&self, id: EndpointId) -> Duration {
         match self.endpoints.get(&id) {
-            Some(endpoint) if endpoint.health.wants_attention() || !endpoint.cooling.is_empty() => {
+            Some(endpoint)
+                if endpoint.health.wants_attention()
+                    || !endpoint.cooling.is_empty()
+                    || self.cards.is_proving(endpoint) =>
+            {
                 endpoint.spec.health.interval_down
             }
             Some(endpoint) => endpoint.spec.health.interval,
@@ -230,7 +284,8 @@ impl Fleet {
 
     /// When a [`Event::Tick`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+        let endpoint = self.due.first().map(|(due, _)| *due);
+        endpoint.into_iter().chain(self.cards.next_due()).min()
     }
 
     fn plan(&mut self, specs: Vec<Spec>, now: Instant) -> Vec<Action> {
@@ -248,7 +303,9 @@ impl Fleet {
                         known.health = Health::new(now);
                         known.there_since = now;
                         known.vitals = Arc::default();
+                        known.seen = None;
                         known.last_error.clear();
+                        self.cards.came_up(known);
                     }
                     known.marked = self.marked.contains(&spec.node.name);
                     known.leaving = false;
@@ -271,6 +328,7 @@ impl Fleet {
                 endpoint.revoke_at = Some(now + endpoint.spec.drain);
             }
         }
+        self.cards.plan(&mut self.endpoints, now);
         let all: Vec<EndpointId> = self.endpoints.keys().copied().collect();
         for id in all {
             self.settle(id, &mut actions);
@@ -287,6 +345,7 @@ impl Fleet {
             .filter(|endpoint| endpoint.node().name == node)
         {
             endpoint.marked = on;
+            self.cards.touch(endpoint);
         }
         if on {
             self.marked.insert(node);
@@ -323,10 +382,12 @@ impl Fleet {
                     actions.push(Action::Freed);
                 }
                 endpoint.vitals = Arc::new(vitals);
-                actions.extend(told(
-                    id,
-                    endpoint.health.good_probe(&endpoint.spec.health, now),
-                ));
+                endpoint.seen = Some(started);
+                let change = endpoint.health.good_probe(&endpoint.spec.health, now);
+                if change.is_some() {
+                    self.cards.came_up(endpoint);
+                }
+                actions.extend(told(id, change));
             }
             Err(why) => {
                 endpoint.last_error = why.to_string();
@@ -448,7 +509,8 @@ impl Fleet {
         if endpoint.cooling.is_empty() {
             endpoint.young.clear();
         }
-        let gone = endpoint.leaving && endpoint.is_idle();
+        self.cards.touch(endpoint);
+        let gone = endpoint.leaving && endpoint.is_idle() && self.cards.has_let_go(endpoint);
         let due = endpoint.next_due().filter(|_| !gone);
         if due != endpoint.due {
             if let Some(before) = endpoint.due {
@@ -461,51 +523,9 @@ impl Fleet {
         }
         if gone && let Some(endpoint) = self.endpoints.remove(&id) {
             self.by_name.remove(endpoint.name());
+            self.cards.gone(&endpoint);
             actions.push(Action::Gone(id));
         }
-    }
-}
-
-impl Endpoint {
-    /// Remembers when a request was given, while something cools: a probe under way does not know of it.
-    fn note_taken(&mut self, now: Instant) {
-        if self.cooling.is_empty() {
-            return;
-        }
-        self.young.push_back(now);
-        // More than are at work cannot be young: the older ones are forgotten.
-        while self.young.len() > self.requests as usize {
-            self.young.pop_front();
-        }
-    }
-
-    /// The node says how many requests it works on: what cools beyond that has ended. Whether anything did.
-    fn cool_to(&mut self, busy: u32, probe_started: Instant) -> bool {
-        let young = self.young.iter().filter(|at| **at >= probe_started).count();
-        let still = (busy as usize).saturating_sub((self.requests as usize).saturating_sub(young));
-        let (seen, unseen): (Vec<Cooling>, Vec<Cooling>) = self
-            .cooling
-            .iter()
-            .partition(|cooling| cooling.since < probe_started);
-        if seen.len() <= still {
-            return false;
-        }
-        // Which of them go on nobody knows: those that stay are the largest, for the longest.
-        let mut slots = Vec::from_iter(seen.iter().map(|cooling| cooling.slots));
-        let mut until = Vec::from_iter(seen.iter().map(|cooling| cooling.until));
-        slots.sort_unstable_by(|a, b| b.cmp(a));
-        until.sort_unstable_by(|a, b| b.cmp(a));
-        let since = seen.iter().map(|cooling| cooling.since).max();
-        let stays = slots.into_iter().zip(until).take(still);
-        self.cooling = stays
-            .map(|(slots, until)| Cooling {
-                slots,
-                since: since.unwrap_or(probe_started),
-                until,
-            })
-            .chain(unseen)
-            .collect();
-        true
     }
 }
 

@@ -142,6 +142,7 @@ fn spec(node: &str, slots: u32) -> Spec {
         drained: false,
         health: HealthPlan::default(),
         drain: DRAIN,
+        claim: None,
     }
 }
 

@@ -231,8 +231,9 @@ impl<'a> Farm<'a> {
             Due::Tick => {
                 self.tick_ns = None;
                 let now = self.now();
-                let (_, given) = self.rooms.tick(now);
+                let (actions, given) = self.rooms.tick(now);
                 self.deliver(given);
+                self.release(actions);
                 self.follow_time();
             }
         }
@@ -377,9 +378,10 @@ impl<'a> Farm<'a> {
             cool_down,
             well: end == End::Done,
         };
-        let (_, given) = self.rooms.ended(&over, now);
+        let (actions, given) = self.rooms.ended(&over, now);
         self.decided(began);
         self.deliver(given);
+        self.release(actions);
         self.follow_time();
     }
 
@@ -462,17 +464,29 @@ impl<'a> Farm<'a> {
 
     fn apply(&mut self, event: fleet::Event) {
         let now = self.now();
-        let (_, given) = self.rooms.apply(event, now);
+        let (actions, given) = self.rooms.apply(event, now);
         self.deliver(given);
+        self.release(actions);
         self.follow_time();
+    }
+
+    /// Whoever is asked to let go of a card does so at once: it is loading that takes time, and that is counted.
+    fn release(&mut self, actions: Vec<fleet::Action>) {
+        for action in actions {
+            if let fleet::Action::Release(endpoint) = action {
+                let outcome = fleet::Outcome::Freed;
+                self.apply(fleet::Event::Released { endpoint, outcome });
+            }
+        }
     }
 
     fn served(&mut self, event: schedule::Event) {
         let now = self.now();
         let began = self.options.stopwatch.then(Instant::now);
-        let actions = self.rooms.schedule(event, now);
+        let (actions, given) = self.rooms.schedule(event, now);
         self.decided(began);
-        self.deliver(actions);
+        self.deliver(given);
+        self.release(actions);
         self.follow_time();
     }
 

@@ -54,6 +54,17 @@ pub enum Event {
         /// `node/endpoint`.
         endpoint: String,
     },
+    /// A card that several services share changed hands.
+    GpuSwitched {
+        /// Its node.
+        node: String,
+        /// Who had to make room: `node/endpoint`; empty when nobody held it.
+        from: String,
+        /// Who holds it now: `node/endpoint`.
+        to: String,
+        /// How long it took from when `from` got no further work.
+        took_seconds: f64,
+    },
     /// An operator drained a node.
     NodeDrained {
         /// The node.
@@ -168,6 +179,7 @@ impl Told {
             Event::EndpointDown { .. } => "endpoint_down",
             Event::EndpointEjected { .. } => "endpoint_ejected",
             Event::EndpointGone { .. } => "endpoint_gone",
+            Event::GpuSwitched { .. } => "gpu_switched",
             Event::NodeDrained { .. } => "node_drained",
             Event::NodeUndrained { .. } => "node_undrained",
             Event::Reloaded { .. } => "reloaded",
@@ -216,7 +228,9 @@ impl Event {
 
     fn node(&self) -> Option<&str> {
         match self {
-            Event::NodeDrained { node } | Event::NodeUndrained { node } => Some(node),
+            Event::NodeDrained { node }
+            | Event::NodeUndrained { node }
+            | Event::GpuSwitched { node, .. } => Some(node),
             Event::EndpointUp { endpoint }
             | Event::EndpointDown { endpoint, .. }
             | Event::EndpointEjected { endpoint, .. }

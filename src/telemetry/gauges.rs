@@ -20,6 +20,8 @@ pub struct EndpointGauge {
     pub cooling: u32,
     /// The card's free memory by its last probe.
     pub vram_free_mib: Option<u64>,
+    /// Whether it holds the card that it shares; `None`: it shares none.
+    pub holds_card: Option<bool>,
 }
 
 /// A service's queue at the moment of a scrape.
@@ -122,6 +124,13 @@ pub(super) fn render(
         &mut endpoints
             .iter()
             .filter_map(|e| Some((of(e), e.vram_free_mib? as f64))),
+    );
+    gauge(
+        "gpu_holder",
+        "1 for an endpoint that holds the card it shares",
+        &mut endpoints
+            .iter()
+            .filter_map(|e| Some((of(e), f64::from(u8::from(e.holds_card?))))),
     );
     let states = endpoints.iter().flat_map(|e| {
         STATES.iter().map(move |state| {

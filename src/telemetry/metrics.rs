@@ -83,6 +83,11 @@ struct ProbeLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabels {
+    node: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
 }
@@ -106,6 +111,7 @@ struct Families {
     upstream_seconds: Family<EndpointLabels, Histogram, fn() -> Histogram>,
     first_byte: Family<EndpointLabels, Histogram, fn() -> Histogram>,
     probes: Family<ProbeLabels, Counter>,
+    gpu_switches: Family<NodeLabels, Counter>,
     turned_away: Family<StatusLabels, Counter>,
     reload: Reload,
 }
@@ -141,6 +147,7 @@ impl Families {
             upstream_seconds: Family::new_with_constructor(times),
             first_byte: Family::new_with_constructor(times),
             probes: Family::default(),
+            gpu_switches: Family::default(),
             turned_away: Family::default(),
             reload: Reload::default(),
         };
@@ -189,6 +196,11 @@ impl Families {
             f.first_byte.clone(),
         );
         registry.register("probes", "Probes by how they ended", f.probes.clone());
+        registry.register(
+            "gpu_switches",
+            "How often a shared card changed hands",
+            f.gpu_switches.clone(),
+        );
         registry.register(
             "turned_away",
             "Clients turned away before their request was read",
@@ -333,6 +345,13 @@ impl Metrics {
             .inc();
     }
 
+    /// A card that several services share changed hands.
+    pub fn gpu_switched(&self, node: &str) {
+        let node = node.to_owned();
+        let labels = NodeLabels { node };
+        self.families.gpu_switches.get_or_create(&labels).inc();
+    }
+
     /// A configuration serves.
     pub fn reload_succeeded(&self, generation: u64, hash: &str, took: Duration) {
         let reload = &self.families.reload;
@@ -385,6 +404,8 @@ impl Metrics {
             }
             false
         });
+        let node = endpoint.split('/').next().unwrap_or_default().to_owned();
+        f.gpu_switches.remove(&NodeLabels { node });
         for outcome in [
             ProbeOutcome::Ok,
             ProbeOutcome::Timeout,
@@ -557,6 +578,7 @@ mod tests {
         endpoint.finished(Duration::from_secs(1));
         endpoint.first_byte(Duration::from_secs(1));
         metrics.probe("a/http", ProbeOutcome::Timeout);
+        metrics.gpu_switched("a");
         metrics.reload_succeeded(3, "abc", Duration::from_millis(1));
         let gauge = EndpointGauge {
             node: "a\"b".into(),
@@ -566,6 +588,7 @@ mod tests {
             used: 1,
             cooling: 0,
             vram_free_mib: Some(5),
+            holds_card: Some(true),
         };
         let edge = EdgeGauge {
             connections: 7,
@@ -640,6 +663,7 @@ mod tests {
             .request(Outcome::Ok, Duration::ZERO, 0, 0);
         metrics.endpoint("gone", "n/x").finished(Duration::ZERO);
         metrics.probe("n/x", ProbeOutcome::Ok);
+        metrics.gpu_switched("n");
         metrics.jobs().add_service("gone");
         metrics.forget_endpoint("n/x");
         metrics.forget_service("gone");
@@ -647,7 +671,7 @@ mod tests {
         metrics.jobs().attempt("gone", "succeeded");
         metrics.jobs().ran("gone", Duration::ZERO);
         metrics.jobs().finished("gone", JobState::Succeeded);
-        let text = metrics.render(&[], &[], EdgeGauge::default());
+        let text = metrics.render(&[], &[], &[], EdgeGauge::default());
         assert!(!text.contains("gone") && !text.contains("n/x"), "{text}");
     }
 }

@@ -27,6 +27,7 @@ mod reload;
 mod routing;
 mod scene;
 mod servers;
+mod sharing;
 mod simulate;
 mod slots;
 mod sockets;

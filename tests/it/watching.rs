@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tabane::telemetry::{
     EdgeGauge, EndpointGauge, Filled, JobCounts, JobsGauge, LetterOutcome, Metrics, Outcome,
-    ProbeOutcome, ServiceGauge,
+    PoolGauge, ProbeOutcome, ServiceGauge,
 };
 use tabane_api::{JobState, Refusal};
 
@@ -476,13 +476,20 @@ fn samples() -> Samples {
         used: 1,
         cooling: 0,
         vram_free_mib: Some(1),
+        holds_card: Some(true),
     };
+    metrics.gpu_switched("a");
     let service = ServiceGauge {
         service: "any".into(),
         waiting: 1,
         backlog_s: 1.0,
+        spent_usd: 1.0,
     };
-    let text = metrics.render(&[gauge], &[service], EdgeGauge::default());
+    let pool = PoolGauge {
+        pool: "any".into(),
+        desired: 1,
+    };
+    let text = metrics.render(&[gauge], &[service], &[pool], EdgeGauge::default());
 
     let mut samples = Samples::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use tabane_http::{Parts, Probe, Size};
+use tabane_http::{Parts, Probe, Release, Size};
 
 /// The kind's block in the YAML file. One of `sync`, `poll` and `callback` says how the end of the work is known.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -34,6 +34,9 @@ pub struct Config {
     /// How much work a request is, in whatever unit, as in `size: {multiply: [json: /frames, json: /samples]}`.
     #[serde(default)]
     pub size: Size,
+    /// How a server is told to let go of the GPU, where it shares the card with another (`sharing` at its node): a path, or
+    /// `{path, method, body, status}`. Without it the services take turns, and what this one has loaded stays.
+    pub release: Option<Release>,
     /// Headers of every request that jobs and probes make, such as a key that the servers want.
     #[serde(default)]
     pub headers: Headers,

@@ -37,7 +37,7 @@ use std::time::Duration;
 use submit::Submitted;
 use tabane_api::{
     Ask as Asked, Attempt, Done, Found, Intent, Kind, Need, NodeClient, NodeError, ProbeError,
-    Refusal, Report, RunError, Seen, Service, Stop, Stopped, Vitals,
+    Refusal, Released, Report, RunError, Seen, Service, Stop, Stopped, Vitals,
 };
 use tabane_http::Http;
 use template::Words;
@@ -66,6 +66,7 @@ impl Kind for Batch {
             labels: config.labels.clone(),
             class: config.class.clone(),
             size: config.size.clone(),
+            release: config.release.clone(),
             model: config.model.clone(),
             out_of_memory: (config.sync.iter())
                 .flat_map(|sync| sync.out_of_memory.clone())
@@ -97,6 +98,10 @@ impl Service for Batch {
 
     async fn probe(&self, node: &dyn NodeClient) -> Result<Vitals, ProbeError> {
         self.http.probe(&self.with_headers(node)).await
+    }
+
+    async fn release(&self, node: &dyn NodeClient) -> Result<Released, NodeError> {
+        self.http.release(&self.with_headers(node)).await
     }
 
     fn observe(&self, need: &Need, seen: Seen<'_>, notes: &mut Extensions) {

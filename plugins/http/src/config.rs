@@ -1,4 +1,5 @@
 use crate::extract::{Parts, Size};
+use crate::release::Release;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -39,6 +40,9 @@ pub struct Config {
     /// then goes elsewhere, and after the second time no request of its class goes there for a day.
     #[serde(default)]
     pub out_of_memory: Vec<String>,
+    /// How a server is told to let go of the GPU, where it shares the card with another (`sharing` at its node): a path, or
+    /// `{path, method, body, status}`. Without it the services take turns, and what this one has loaded stays.
+    pub release: Option<Release>,
 }
 
 /// How a node is asked whether it is well. In its short form a path: `probe: /health`.
@@ -129,22 +133,9 @@ impl Config {
                     .into(),
             );
         }
-        for range in &probe.status.0 {
-            if let Some(odd) = [range.start(), range.end()]
-                .into_iter()
-                .find(|status| !(100..=599).contains(*status))
-            {
-                return Err(format!(
-                    "probe.status: {odd} is no status; one lies between 100 and 599"
-                ));
-            }
-            if range.is_empty() {
-                return Err(format!(
-                    "probe.status: `{}-{}` ends before it begins",
-                    range.start(),
-                    range.end()
-                ));
-            }
+        probe.status.check("probe.status")?;
+        if let Some(release) = &self.release {
+            release.check()?;
         }
         for (name, pointer) in [
             ("busy", &probe.busy),
@@ -258,6 +249,33 @@ impl Default for Statuses {
 }
 
 impl Statuses {
+    /// Those of what was done.
+    pub(crate) fn good() -> Self {
+        Statuses(vec![200..=299])
+    }
+
+    /// Says what makes no sense in what was typed at `place`.
+    pub(crate) fn check(&self, place: &str) -> Result<(), String> {
+        for range in &self.0 {
+            if let Some(odd) = [range.start(), range.end()]
+                .into_iter()
+                .find(|status| !(100..=599).contains(*status))
+            {
+                return Err(format!(
+                    "{place}: {odd} is no status; one lies between 100 and 599"
+                ));
+            }
+            if range.is_empty() {
+                return Err(format!(
+                    "{place}: `{}-{}` ends before it begins",
+                    range.start(),
+                    range.end()
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a status is among them.
     pub fn contains(&self, status: StatusCode) -> bool {
         self.0.iter().any(|range| range.contains(&status.as_u16()))

@@ -3,9 +3,11 @@
 mod config;
 mod extract;
 mod memory;
+mod release;
 
 pub use config::{Config, Probe, Statuses};
 pub use extract::{Extract, Extracted, Part, Parts, Size};
+pub use release::{Release, Verb};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,8 +16,8 @@ use memory::{Beginning, Signs};
 use serde_json::Value;
 use std::sync::Arc;
 use tabane_api::{
-    Ask, Attempt, Done, Intent, Kind, Need, NodeClient, OutOfMemory, ProbeError, Refusal, Report,
-    RunError, Seen, Service, Vitals,
+    Ask, Attempt, Done, Intent, Kind, Need, NodeClient, NodeError, OutOfMemory, ProbeError,
+    Refusal, Released, Report, RunError, Seen, Service, Vitals,
 };
 
 /// Any service that speaks HTTP: each request is forwarded as it came, and takes one slot.
@@ -69,19 +71,7 @@ impl Service for Http {
     }
 
     async fn probe(&self, node: &dyn NodeClient) -> Result<Vitals, ProbeError> {
-        let probe = &self.config.probe;
-        let request = Request::builder()
-            .method(probe.method())
-            .uri(&probe.path)
-            .body(Bytes::new())?;
-        let answer = node
-            .send(request)
-            .await
-            .map_err(|error| match error.into() {
-                ProbeError::Unhealthy(why) => unhealthy(probe, &why),
-                other => other,
-            })?;
-        judge(probe, &answer)
+        ask(&self.config.probe, node).await
     }
 
     fn observe(&self, _need: &Need, seen: Seen<'_>, notes: &mut Extensions) {
@@ -124,6 +114,29 @@ impl Service for Http {
             Err(answer) => Ok(Done::by_status(answer)),
         }
     }
+
+    async fn release(&self, node: &dyn NodeClient) -> Result<Released, NodeError> {
+        match &self.config.release {
+            Some(release) => release.run(&self.config.probe, node).await,
+            None => Ok(Released::Unsupported),
+        }
+    }
+}
+
+/// Asks a node whether it is well.
+async fn ask(probe: &Probe, node: &dyn NodeClient) -> Result<Vitals, ProbeError> {
+    let request = Request::builder()
+        .method(probe.method())
+        .uri(&probe.path)
+        .body(Bytes::new())?;
+    let answer = node
+        .send(request)
+        .await
+        .map_err(|error| match error.into() {
+            ProbeError::Unhealthy(why) => unhealthy(probe, &why),
+            other => other,
+        })?;
+    judge(probe, &answer)
 }
 
 /// Whether the answer to a probe is that of a service that is well.
@@ -190,7 +203,7 @@ fn contains(body: &[u8], wanted: &[u8]) -> bool {
 mod tests {
     use super::*;
     use http::{HeaderMap, StatusCode};
-    use tabane_api::{ANONYMOUS, Caller, NodeError};
+    use tabane_api::{ANONYMOUS, Caller};
 
     /// A node that answers every probe the same.
     struct Node(Result<(u16, &'static str), NodeError>);
@@ -462,6 +475,15 @@ mod tests {
                 "unknown variant `POST`",
             ),
             (r#"{"probe": {"pth": "/"}}"#, "unknown field `pth`"),
+            (
+                r#"{"release": "unload"}"#,
+                "release.path: must begin with `/`, got `unload`",
+            ),
+            (r#"{"release": {"method": "POST"}}"#, "missing field `path`"),
+            (
+                r#"{"release": {"path": "/", "status": 600}}"#,
+                "release.status: 600 is no status",
+            ),
             (
                 r#"{"probe": {"path": "/", "models": "data"}}"#,
                 "probe.models: a JSON pointer begins with `/`, got `data`",

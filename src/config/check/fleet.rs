@@ -3,7 +3,7 @@
 use super::url::{is_host, url};
 use super::{placement, value};
 use crate::config::expand::read_bounded;
-use crate::config::file::{Endpoint, Gpu, Node, Tls};
+use crate::config::file::{Endpoint, Gpu, Node, SharingWord, Tls};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
 use crate::config::plan::{EndpointPlan, NodePlan, Sharing, Target, TlsPlan};
@@ -60,7 +60,11 @@ impl Fleet {
         self.nodes.push(NodePlan {
             facts: Arc::new(facts(name, node, findings)),
             drained: node.drained.or(false),
-            sharing: Sharing::Free,
+            sharing: match node.sharing.get() {
+                None => Sharing::Free,
+                Some(SharingWord::Exclusive) => Sharing::Exclusive,
+                Some(SharingWord::Fits) => Sharing::Fits,
+            },
         });
         if let Some(endpoints) = node.endpoints.get() {
             for (short, endpoint) in &endpoints.0 {
@@ -148,7 +152,7 @@ impl Fleet {
             slots: slots as u32,
             models: None,
             max_size: None,
-            vram_mib: None,
+            vram_mib: typed.vram.get().map(|size| size.0 / (1 << 20)),
             probed_by: None,
         };
         placement::takes(typed, &mut plan, outer, findings);

@@ -14,6 +14,7 @@ mod placement;
 mod pools;
 mod route;
 mod service;
+mod sharing;
 mod url;
 mod value;
 mod webhooks;
@@ -35,6 +36,7 @@ pub(crate) fn check(
     findings: &Findings,
 ) -> (Plan, Vec<(PathBuf, Vec<u8>)>) {
     let mut fleet = fleet::fleet(all, findings);
+    sharing::sharing(all, &fleet, findings);
     let mut pools = pools::pools(all, &mut fleet, findings);
     let services = service::services(all, &mut fleet, &mut pools, registry, findings);
     let mut listeners = listen::listeners(all, &services, findings);

@@ -2,12 +2,12 @@
 
 use super::fleet::Fleet;
 use super::pools::Pools;
-use super::{block, cors, jobs, placement, value};
+use super::{block, cors, jobs, placement, sharing, value};
 use crate::config::file::{self, Body, Health, Queue, Retry, RetryWord, Service, Timeouts};
 use crate::config::findings::{Findings, Spot};
 use crate::config::merge::All;
 use crate::config::plan::{
-    BodyPlan, HealthPlan, HoldPlan, Priority, QueuePlan, RetryPlan, ServicePlan, TimeoutsPlan,
+    BodyPlan, HealthPlan, Priority, QueuePlan, RetryPlan, ServicePlan, TimeoutsPlan,
 };
 use crate::config::typed::{At, Field, Short};
 use crate::config::units::{OrNone, Span};
@@ -71,7 +71,7 @@ pub(crate) fn services<'a>(
             cors: cors::cors(&typed.cors, outer, findings),
             interactive: typed.interactive.or(false),
             patience: placement::patience(typed),
-            gpu_hold: HoldPlan::default(),
+            gpu_hold: sharing::hold(&typed.gpu_hold, outer, findings),
             price: placement::price(&typed.price, outer, findings),
             scale: placement::scale(&typed.scale, outer, findings),
         };
@@ -98,6 +98,7 @@ pub(crate) fn services<'a>(
                 socket_ping(&typed.socket_ping, outer, findings);
                 jobs::jobs(all, typed, outer, findings);
                 cors::cors(&typed.cors, outer, findings);
+                sharing::hold(&typed.gpu_hold, outer, findings);
                 placement::price(&typed.price, outer, findings);
                 placement::scale(&typed.scale, outer, findings);
             }

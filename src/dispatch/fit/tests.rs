@@ -67,6 +67,7 @@ fn rooms(nodes: &[Node]) -> (Rooms, PoolId) {
         drained: false,
         health: HealthPlan::default(),
         drain: Duration::ZERO,
+        claim: None,
     };
     let specs = nodes.iter().map(spec).collect();
     rooms.fleet.apply(fleet::Event::Plan(specs), now);
@@ -297,7 +298,7 @@ fn who_waits_for_a_node_that_ran_out_of_memory_gets_it_when_the_day_is_over() {
     let (small, large) = (id(&rooms, "small/x"), id(&rooms, "large/x"));
     let ask = |rooms: &mut Rooms, number, class: &str, now| {
         let ticket = ticket(TicketId(number), &service, pool, Need::of_class(class), now);
-        rooms.schedule(schedule::Event::Arrived(ticket), now)
+        rooms.schedule(schedule::Event::Arrived(ticket), now).1
     };
     let granted = |number, endpoint| vec![schedule::Action::Grant(TicketId(number), endpoint)];
     for _ in 0..2 {
@@ -331,6 +332,7 @@ fn ticket(id: TicketId, service: &Arc<str>, pool: PoolId, need: Need, now: Insta
     let mut block = <dyn erased_serde::Deserializer<'_>>::erase(&mut block);
     let first = registry.find_policy("first").unwrap();
     Ticket {
+        asked_as: crate::schedule::AskedAs::Number,
         id,
         service: service.clone(),
         pool,

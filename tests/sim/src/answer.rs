@@ -1,7 +1,8 @@
 //! What a node answers.
 
 use crate::batch;
-use crate::knobs::{Drop, Knobs, Overload};
+use crate::gpu::OnGpu;
+use crate::knobs::{Drop, Knobs, Overload, Unload};
 use crate::node::Inner;
 use bytes::Bytes;
 use futures::{SinkExt, Stream, StreamExt, stream};
@@ -39,6 +40,10 @@ pub(crate) async fn answer(
     match (request.method(), path.as_str()) {
         (_, "/sim") => control(&inner, request).await,
         (_, "/health") => health(&inner).await,
+        (&Method::POST, "/unload") => {
+            note_path(&inner, &path);
+            Ok(unload(&inner))
+        }
         _ if batch::is_for(&path) => {
             note_path(&inner, &path);
             let answered = batch::answer(&inner, request).await;
@@ -91,8 +96,44 @@ async fn health(inner: &Inner) -> io::Result<Response<Body>> {
         .health_status
         .and_then(|status| StatusCode::from_u16(status).ok())
         .unwrap_or(StatusCode::OK);
-    let body = json!({"ok": status.is_success(), "name": knobs.name, "busy": inner.at_work(), "vram_free_mib": knobs.vram_mib});
+    let free_mib = inner.gpu.as_ref().map_or(knobs.vram_mib, OnGpu::free_mib);
+    let body = json!({"ok": status.is_success(), "name": knobs.name, "busy": inner.at_work(), "vram_free_mib": free_mib});
     Ok(json_answer(status, &body))
+}
+
+/// Lets go of the card, or not, as the knobs say.
+fn unload(inner: &Arc<Inner>) -> Response<Body> {
+    let knobs = inner.knobs();
+    if let Some(gpu) = &inner.gpu {
+        gpu.asked();
+    }
+    if knobs.unload == Unload::Fails {
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "failing as the knobs say",
+        );
+    }
+    let inner = inner.clone();
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(knobs.unload_ms)).await;
+        if let Some(gpu) = &inner.gpu {
+            gpu.unload(knobs.unload);
+        }
+    });
+    json_answer(StatusCode::ACCEPTED, &json!({"ok": true}))
+}
+
+/// Takes the memory of a shared card that its work needs. `None`: there is too little; else how long that takes.
+pub(crate) fn load(inner: &Inner, knobs: &Knobs) -> Option<Duration> {
+    let Some(gpu) = &inner.gpu else {
+        return Some(Duration::ZERO);
+    };
+    let loads = gpu.load(knobs.loads_mib)?;
+    Some(Duration::from_millis(if loads {
+        knobs.model_load_ms
+    } else {
+        0
+    }))
 }
 
 /// Counts a request as being at work until it is dropped.
@@ -108,6 +149,9 @@ impl AtWork {
             seen.at_work_peak = seen.at_work_peak.max(seen.at_work);
             seen.over_slots += u64::from(seen.at_work > slots);
         });
+        if let Some(gpu) = &inner.gpu {
+            gpu.begin();
+        }
         AtWork {
             inner: inner.clone(),
             finished: false,
@@ -117,6 +161,9 @@ impl AtWork {
 
 impl std::ops::Drop for AtWork {
     fn drop(&mut self) {
+        if let Some(gpu) = &self.inner.gpu {
+            gpu.end();
+        }
         self.inner.note(|seen| {
             seen.at_work -= 1;
             if self.finished {
@@ -145,6 +192,13 @@ async fn work(
         ));
     }
     let mut at_work = AtWork::begin(&inner, knobs.slots);
+    let Some(load) = load(&inner, &knobs) else {
+        return Ok(text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "CUDA out of memory",
+        ));
+    };
+    sleep(load).await;
     if path == "/echo" {
         return Ok(echo(at_work, request));
     }

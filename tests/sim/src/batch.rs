@@ -13,7 +13,7 @@
 //! A job may name whom to call in the header `X-Callback`, or in its JSON as `webhook`; and its client's own name for
 //! it in the header `Client-Key`, or in its JSON as `key`, by which submissions are counted.
 
-use crate::answer::{AtWork, Body, json_answer, pattern, pieces, text, text_value};
+use crate::answer::{AtWork, Body, json_answer, load, pattern, pieces, text, text_value};
 use crate::knobs::{Knobs, Overload, Submission};
 use crate::node::Inner;
 use bytes::Bytes;
@@ -192,14 +192,16 @@ fn begin(
         at_work: None,
     };
     let mut at_work = AtWork::begin(inner, knobs.slots);
+    let load = load(inner, knobs);
     let (its_inner, its_id) = (inner.clone(), id.clone());
     let task = tokio::spawn(async move {
         let work = async {
-            sleep(takes).await;
+            sleep(load.unwrap_or_default() + takes).await;
             its_inner.until_knobs(|knobs| !knobs.hold_jobs).await;
             at_work.finished = true;
             drop(at_work);
-            let error = its_inner.knobs().job_error;
+            let no_room = load.is_none().then(|| "CUDA out of memory".to_owned());
+            let error = no_room.or(its_inner.knobs().job_error);
             let done = its_inner.end(&its_id, error);
             if let (true, Some(callback)) = (done, callback) {
                 call(&its_inner, &its_id, &callback).await;

@@ -57,6 +57,25 @@ pub struct Knobs {
     pub hang_status: bool,
     /// How often it calls whoever wants to hear of a job's end, until somebody listens.
     pub callback_tries: u32,
+    /// How much of a shared card's memory it takes with its first work, MiB.
+    pub loads_mib: u64,
+    /// What becomes of `POST /unload`.
+    pub unload: Unload,
+    /// How long until it has let go, after it said so.
+    pub unload_ms: u64,
+}
+
+/// What becomes of a request to let go of a shared card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unload {
+    /// It lets go.
+    #[default]
+    Frees,
+    /// It says so, and does not.
+    Never,
+    /// It answers 500.
+    Fails,
 }
 
 /// What becomes of the answer to a job that is handed over.
@@ -129,6 +148,9 @@ impl Default for Knobs {
             result_bytes: 0,
             hang_status: false,
             callback_tries: 1,
+            loads_mib: 0,
+            unload: Unload::Frees,
+            unload_ms: 0,
         }
     }
 }

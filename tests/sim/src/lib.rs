@@ -9,11 +9,13 @@
 
 mod answer;
 mod batch;
+mod gpu;
 mod knobs;
 mod node;
 mod seen;
 
 pub use answer::pattern;
-pub use knobs::{Drop, Knobs, Overload, Submission};
+pub use gpu::{Gpu, GpuCounts};
+pub use knobs::{Drop, Knobs, Overload, Submission, Unload};
 pub use node::Node;
 pub use seen::Seen;

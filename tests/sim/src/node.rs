@@ -1,5 +1,6 @@
 use crate::answer;
 use crate::batch::Jobs;
+use crate::gpu::{Gpu, OnGpu};
 use crate::knobs::Knobs;
 use crate::seen::Seen;
 use hyper::service::service_fn;
@@ -26,6 +27,8 @@ pub(crate) struct Inner {
     knobs: watch::Sender<Knobs>,
     pub(crate) jobs: Mutex<Jobs>,
     model: Mutex<Option<String>>,
+    /// Its place on a card that it shares.
+    pub(crate) gpu: Option<OnGpu>,
     seen: watch::Sender<Seen>,
     frozen: watch::Sender<bool>,
     killed: watch::Sender<bool>,
@@ -43,6 +46,17 @@ impl Node {
     ///
     /// Errors: the address is taken.
     pub async fn start_at(address: SocketAddr, knobs: Knobs) -> io::Result<Node> {
+        Node::start_on(None, address, knobs).await
+    }
+
+    /// Starts one at an address, on a card that it shares with others.
+    ///
+    /// Errors: the address is taken.
+    pub async fn start_on(
+        gpu: Option<&Gpu>,
+        address: SocketAddr,
+        knobs: Knobs,
+    ) -> io::Result<Node> {
         let socket = TcpSocket::new_v4()?;
         // A node that was killed comes back under its old address.
         socket.set_reuseaddr(true)?;
@@ -54,6 +68,7 @@ impl Node {
             knobs: watch::channel(knobs).0,
             jobs: Mutex::default(),
             model: Mutex::default(),
+            gpu: gpu.map(Gpu::join),
             seen: watch::channel(Seen::default()).0,
             killed: watch::channel(false).0,
         });
@@ -104,7 +119,7 @@ impl Node {
 
     /// Kills it, and waits until its port is free.
     pub async fn kill(mut self) -> SocketAddr {
-        self.inner.killed.send_replace(true);
+        self.inner.kill();
         self.accepting.abort();
         let _ = (&mut self.accepting).await;
         self.address
@@ -113,7 +128,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.inner.killed.send_replace(true);
+        self.inner.kill();
         self.accepting.abort();
     }
 }
@@ -160,6 +175,13 @@ impl Inner {
         let loads = model.as_deref() != Some(named);
         *model = Some(named.to_owned());
         loads
+    }
+
+    fn kill(&self) {
+        self.killed.send_replace(true);
+        if let Some(gpu) = &self.gpu {
+            gpu.leave();
+        }
     }
 
     pub(crate) async fn killed(&self) {
