@@ -30,6 +30,7 @@ mod line;
 mod matching;
 mod pass;
 mod policies;
+mod queue;
 mod rate;
 mod residency;
 mod span;
@@ -47,14 +48,12 @@ pub use span::Span;
 pub use ticket::{AskedAs, PoolId, QueueLimits, Share, Ticket, TicketId, Turn, WaitingView};
 
 use lanes::Lanes;
-use line::Line;
 use pass::Pass;
-use rate::Rate;
+use queue::{Band, Queue, Service};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::{Candidate, Draw, EndpointId, Refusal, Urgency};
-use tenants::Ledger;
 use worth::Worth;
 
 /// Who could serve, and the taking of slots. Dispatch has one, over the fleet.
@@ -165,20 +164,6 @@ pub struct Schedule {
     draw: Box<dyn Draw + Send>,
 }
 
-/// What is interactive goes before all else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Band {
-    Interactive,
-    Rest,
-}
-
-/// Those who wait in one domain.
-#[derive(Default)]
-struct Queue {
-    bands: [BTreeMap<Arc<str>, Lanes>; 2],
-    ledger: Ledger,
-}
-
 /// What a ticket that was granted is taken to use.
 struct Charge {
     domain: u32,
@@ -186,39 +171,6 @@ struct Charge {
     weight: u32,
     slots: u32,
     node_s: f64,
-}
-
-#[derive(Debug, Default)]
-struct Service {
-    /// How many hold a connection.
-    held: usize,
-    /// By tenant: each has its own line, since they take turns.
-    lines: BTreeMap<Arc<str>, (Line, u32)>,
-    rate: Rate,
-}
-
-// === impl Queue ===
-
-impl Queue {
-    fn band(&mut self, band: Band) -> &mut BTreeMap<Arc<str>, Lanes> {
-        &mut self.bands[band as usize]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.bands.iter().all(BTreeMap::is_empty)
-    }
-
-    fn waits(&self, tenant: &str) -> bool {
-        self.bands.iter().any(|band| band.contains_key(tenant))
-    }
-}
-
-// === impl Service ===
-
-impl Service {
-    fn lines(&self) -> impl Iterator<Item = &Line> {
-        self.lines.values().map(|(line, _)| line)
-    }
 }
 
 // === impl Schedule ===
