@@ -15,6 +15,7 @@ use super::decision::{Considered, How};
 use super::ticket::{Ticket, TicketId};
 use super::worth::{Heap, Worth};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Instant;
 use tabane_api::{Candidate, EndpointId, Matching, Need, Terms};
 
@@ -24,7 +25,7 @@ pub(super) struct Job<'a> {
     /// Its place in the list of lanes: of one lane, the first goes first.
     pub(super) lane: usize,
     /// Where it could go.
-    pub(super) cells: Vec<Cell>,
+    pub(super) cells: Rc<[Cell]>,
     /// It has waited beside a free slot for as long as it may.
     pub(super) forced: bool,
     /// How many of its lane wait.

@@ -8,6 +8,7 @@ use super::worth::Worth;
 use super::{Room, Want};
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use tabane_api::{Candidate, Draw, Matching, Mode, Refusal};
@@ -177,15 +178,18 @@ impl Pass {
                     among
                         .iter()
                         .map(|c| Cell::of(c, &head.need))
-                        .collect::<Vec<_>>(),
+                        .collect::<Rc<[Cell]>>(),
                 );
             }
             let backlog = match how {
                 Rule::Matched(matching) => matching::is_backlog(waiting, pool_slots, matching),
                 Rule::InTurn(_) => false,
             };
+            // In a backlog most slots are taken: of each lane as many as there are free ones will do.
+            let is_free = |free_in: &&f64| **free_in <= 0.0;
+            let free = || self.slots.values().flatten().filter(is_free).count();
             let most = match backlog {
-                true => lanes.len() * pool_slots.clamp(1, window_of),
+                true => lanes.len() * free().clamp(1, window_of),
                 false => window_of,
             };
             let jobs = window(&lanes, &counts, &rows, most, turn);
@@ -256,7 +260,7 @@ impl Pass {
 fn window<'a>(
     lanes: &[Vec<&'a Ticket>],
     counts: &[usize],
-    rows: &[Vec<Cell>],
+    rows: &[Rc<[Cell]>],
     most: usize,
     turn: &Turn<'_>,
 ) -> Vec<Job<'a>> {
@@ -287,14 +291,17 @@ fn window<'a>(
 }
 
 /// The same places for a job of another size.
-fn sized(cells: &[Cell], head: f64, own: f64) -> Vec<Cell> {
-    let mut cells = cells.to_vec();
-    if own != head && head > 0.0 && (own / head).is_finite() {
-        for cell in &mut cells {
-            cell.terms.run_s *= own / head;
-        }
+fn sized(cells: &Rc<[Cell]>, head: f64, own: f64) -> Rc<[Cell]> {
+    let times = own / head;
+    if own == head || head <= 0.0 || !times.is_finite() {
+        return cells.clone();
     }
-    cells
+    let sized = cells.iter().map(|cell| {
+        let mut cell = *cell;
+        cell.terms.run_s *= times;
+        cell
+    });
+    sized.collect()
 }
 
 /// Has a ticket's policy choose, and takes what it chose.
