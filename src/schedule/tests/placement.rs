@@ -378,3 +378,34 @@ fn a_policy_that_matches_and_one_that_picks_say_so() {
         Mode::Load
     );
 }
+
+#[test]
+fn every_decision_says_by_what_it_was_made() {
+    let takes_s: [&[f64]; 3] = [&[3.0, 8.0, 8.0], &[20.0, 5.0, 30.0], &[9.0, 9.0, NOWHERE]];
+    for policy in ["match", "fastest", "least_loaded"] {
+        let mut world = World::new(policy, &takes_s);
+        let mut seen = 0;
+        for i in 0..300 {
+            world.comes(["a", "b", "c"][(i * 7 / 3) % 3]);
+            world.pass(2.0);
+            let decisions: Vec<Decision> = world.schedule.decisions().collect();
+            for decision in decisions {
+                seen += 1;
+                let class = ((decision.ticket.0 as usize - 1) * 7 / 3) % 3;
+                assert_eq!(*decision.class, *["a", "b", "c"][class], "{policy}");
+                let could = takes_s[class].iter().filter(|takes_s| takes_s.is_finite());
+                assert_eq!(decision.considered.len(), could.count(), "{policy}");
+                for considered in &decision.considered {
+                    let on = considered.endpoint.0 as usize;
+                    assert_eq!(considered.terms.run_s, takes_s[class][on], "{policy}");
+                    // Room, and no wait; or a wait, and no room.
+                    assert_eq!(considered.room, considered.terms.wait_s == 0.0, "{policy}");
+                }
+                let of = |c: &&Considered| c.endpoint == decision.endpoint;
+                let picked = decision.considered.iter().find(of).unwrap();
+                assert!(picked.room, "{policy}: {decision:?}");
+            }
+        }
+        assert!(seen > 100, "{policy}: {seen}");
+    }
+}
