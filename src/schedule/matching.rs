@@ -14,7 +14,7 @@ use super::assign::assign;
 use super::decision::{Considered, How};
 use super::ticket::{Ticket, TicketId};
 use super::worth::{Heap, Worth};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Instant;
 use tabane_api::{Candidate, EndpointId, Matching, Need, Terms};
@@ -256,7 +256,10 @@ pub(super) fn by_loss(
             .map_or(0, |all| all.iter().filter(|s| **s <= 0.0).count());
         for _ in 0..free {
             let mut best: Option<(f64, usize, Cell)> = None;
+            // Of a lane, whoever stands first, though another may have come before: it may be more urgent.
+            let mut lanes: HashSet<usize> = HashSet::new();
             let waiting = jobs.iter().enumerate().filter(|(i, _)| !taken[*i]);
+            let waiting = waiting.filter(|(_, job)| lanes.insert(job.lane));
             for (i, job) in waiting.filter(|(_, job)| is_good(job.lane, &endpoint)) {
                 let Some(cell) = job.cells.iter().find(|c| c.endpoint == endpoint) else {
                     continue;

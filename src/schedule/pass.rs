@@ -228,7 +228,9 @@ impl Pass {
             }
             let unfit = room.unfit(ticket);
             let Some(node_s) = room.take(begin.endpoint, ticket) else {
-                continue;
+                // An endpoint on trial took another: who stands behind this one must not overtake it, so the rest is planned
+                // anew.
+                break;
             };
             at_work += ticket.need.slots;
             let Begin {
