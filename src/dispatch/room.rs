@@ -5,6 +5,8 @@ use super::spending::{self, Spending};
 use super::times::Times;
 use crate::fleet::{Endpoint, Fleet};
 use crate::schedule::{PoolId, Room, Row, Ticket};
+use rustc_hash::FxHashMap;
+use std::cell::{Ref, RefCell};
 use std::time::Instant;
 use tabane_api::{Candidate, EndpointId, Mode, Need, Terms};
 
@@ -15,6 +17,8 @@ pub(super) struct FleetRoom<'a> {
     pub(super) times: &'a mut Times,
     pub(super) spending: &'a mut Spending,
     pub(super) shortages: &'a Shortages,
+    /// When slots are free, where that was asked: by many who wait, and it is long to work out.
+    pub(super) slots: RefCell<FxHashMap<EndpointId, Vec<f64>>>,
     pub(super) now: Instant,
 }
 
@@ -51,6 +55,7 @@ impl Room for FleetRoom<'_> {
         if !self.fleet.take(endpoint, need.slots, self.now) {
             return None;
         }
+        self.slots.get_mut().remove(&endpoint);
         if need.interactive && need.slots > 0 {
             self.fleet.serves_person(endpoint, self.now);
         }
@@ -71,8 +76,12 @@ impl Room for FleetRoom<'_> {
 
     fn unfit(&self, ticket: &Ticket) -> Vec<(EndpointId, String)> {
         let members = self.pools.members(ticket.pool);
-        // Forwarded requests come by the thousand each second.
-        if members.len() > LOOKED_AT && ticket.policy.mode() == Mode::Load {
+        let most = match ticket.policy.mode() {
+            // Forwarded requests come by the thousand each second.
+            Mode::Load => LOOKED_AT_BY_LOAD,
+            _ => LOOKED_AT,
+        };
+        if members.len() > most {
             return Vec::new();
         }
         let looked = members.iter().filter_map(|(id, weight)| {
@@ -91,21 +100,32 @@ impl Room for FleetRoom<'_> {
     }
 
     fn slots(&self, endpoint: &Candidate<'_>) -> Vec<f64> {
-        let mut slots = vec![0.0; endpoint.slots.saturating_sub(endpoint.used) as usize];
-        slots.extend(self.times.frees(endpoint.id, self.now));
-        // What cools is free soon, and nobody knows when.
-        slots.resize(endpoint.slots as usize, COOLING_S);
-        slots
+        self.slots_of(endpoint).clone()
     }
 }
 
-/// Of larger pools, who does not fit is not noted where the policy goes by load.
-const LOOKED_AT: usize = 16;
+/// Of larger pools, who does not fit is not noted.
+const LOOKED_AT: usize = 64;
+/// The same where the policy goes by load.
+const LOOKED_AT_BY_LOAD: usize = 16;
 
 /// When a slot that cools is taken to be free.
 const COOLING_S: f64 = 1.0;
 
 impl FleetRoom<'_> {
+    /// When the slots of an endpoint are free, seconds from now, soonest first.
+    fn slots_of(&self, endpoint: &Candidate<'_>) -> Ref<'_, Vec<f64>> {
+        let id = endpoint.id;
+        if !self.slots.borrow().contains_key(&id) {
+            let mut slots = vec![0.0; endpoint.slots.saturating_sub(endpoint.used) as usize];
+            slots.extend(self.times.frees(id, self.now));
+            // What cools is free soon, and nobody knows when.
+            slots.resize(endpoint.slots as usize, COOLING_S);
+            self.slots.borrow_mut().insert(id, slots);
+        }
+        Ref::map(self.slots.borrow(), |all| &all[&id])
+    }
+
     /// Takes those out that have a price and are not to be paid for now.
     fn within_means(&self, ticket: &Ticket, among: &mut Vec<Candidate<'_>>) {
         if ticket.need.slots == 0 || among.iter().all(|c| c.node.usd_per_hour <= 0.0) {
@@ -175,7 +195,7 @@ impl FleetRoom<'_> {
         if candidate.has_room(need) {
             return 0.0;
         }
-        let slots = self.slots(candidate);
+        let slots = self.slots_of(candidate);
         let last = (need.slots as usize).min(slots.len());
         last.checked_sub(1).map_or(0.0, |last| slots[last])
     }

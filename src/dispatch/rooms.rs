@@ -9,6 +9,7 @@ use super::times::{Held, Times};
 use crate::config::plan::{HoldPlan, Plan, Sharing};
 use crate::fleet::{self, End, Fleet};
 use crate::schedule::{self, Decision, PoolId, Room, Schedule, Ticket, TicketId};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -195,6 +196,7 @@ impl Rooms {
             times: &mut self.times,
             spending: &mut self.spending,
             shortages: &self.shortages,
+            slots: RefCell::default(),
             now,
         };
         let actions = self.schedule.apply(event, &mut room, now);
@@ -223,6 +225,7 @@ impl Rooms {
             times: &mut self.times,
             spending: &mut self.spending,
             shortages: &self.shortages,
+            slots: RefCell::default(),
             now,
         };
         let mut among = Vec::new();

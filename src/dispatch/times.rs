@@ -8,7 +8,7 @@ use crate::schedule::{
     ClassKey, Estimate, Estimator, Eta, PoolId, Residency, Row, Span, Ticket, TicketId, remaining,
 };
 use crate::store::LearnedTime;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::{Candidate, EndpointId, Need, Terms, Vitals};
@@ -35,12 +35,12 @@ pub struct Times {
     pub(super) estimator: Estimator,
     residency: Residency,
     /// By what number the estimator knows each endpoint.
-    numbers: HashMap<EndpointId, usize>,
+    numbers: FxHashMap<EndpointId, usize>,
     /// How many endpoints a service's work may be measured on, at most.
     endpoints: usize,
     /// Counts what ended, for what is learned from only now and then.
     ended: u64,
-    at_work: HashMap<EndpointId, Vec<Work>>,
+    at_work: FxHashMap<EndpointId, Vec<Work>>,
 }
 
 /// Work under way on an endpoint.
@@ -237,12 +237,16 @@ impl Rooms {
     /// How long work is expected to take on the endpoints of its pool; nothing where nobody knows.
     pub fn expected(&mut self, service: &Arc<str>, pool: PoolId, need: &Need) -> Span {
         let class = key(service, need);
+        let Times {
+            estimator, numbers, ..
+        } = &mut self.times;
         let members = self.pools.members(pool).iter();
         let usable = members
             .filter_map(|(id, _)| self.fleet.get(*id))
             .filter(|endpoint| endpoint.is_usable())
-            .map(|endpoint| (&**endpoint.name(), endpoint.slots()));
-        let expected = self.times.estimator.expected(&class, need.size, usable);
+            .map(|endpoint| (numbers.get(&endpoint.id()), endpoint.slots()))
+            .filter_map(|(number, slots)| Some((*number?, slots)));
+        let expected = estimator.expected(&class, need.size, usable);
         expected.unwrap_or_default()
     }
 
@@ -284,15 +288,20 @@ impl Rooms {
     ) -> (Span, u32) {
         let (mut left, mut slots) = (Span::default(), 0);
         let Times {
-            estimator, at_work, ..
+            estimator,
+            at_work,
+            numbers,
+            ..
         } = &mut self.times;
+        estimator.refresh();
         for (id, _) in self.pools.members(pool) {
             let Some(endpoint) = self.fleet.get(*id).filter(|e| e.is_usable() && which(e)) else {
                 continue;
             };
             slots += endpoint.slots();
             for work in at_work.get(id).into_iter().flatten() {
-                let estimate = estimator.estimate(&work.class, endpoint.name(), work.size);
+                let number = numbers.get(id).copied().unwrap_or(usize::MAX);
+                let estimate = estimator.row(&work.class).estimate(number, work.size);
                 let span = estimate.map_or(Span::default(), |e| e.span(work.cold));
                 let elapsed = now.saturating_duration_since(work.since).as_secs_f64();
                 left = left + remaining(span, elapsed);

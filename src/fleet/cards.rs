@@ -3,7 +3,8 @@
 use super::endpoint::Endpoint;
 use super::sharing::{Card, Deed, Looks, Outcome, Want};
 use super::{Action, Fleet};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tabane_api::EndpointId;
@@ -29,7 +30,7 @@ impl Cards {
     }
 
     /// Takes over what the plan says of who shares what.
-    pub(super) fn plan(&mut self, endpoints: &mut HashMap<EndpointId, Endpoint>, now: Instant) {
+    pub(super) fn plan(&mut self, endpoints: &mut FxHashMap<EndpointId, Endpoint>, now: Instant) {
         let mut shared: BTreeMap<Arc<str>, (u64, BTreeMap<_, _>, Looks)> = BTreeMap::new();
         for (id, endpoint) in &mut *endpoints {
             // One that left keeps its claim until it has let go.

@@ -25,6 +25,7 @@ pub use sharing::{Claim, Outcome, Want};
 use cards::Cards;
 use endpoint::Cooling;
 use health::{Change, Health};
+use rustc_hash::FxHashMap;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ use tabane_api::{EndpointId, ProbeError, Vitals};
 /// Every endpoint that is wanted or still at work.
 #[derive(Debug, Default)]
 pub struct Fleet {
-    endpoints: HashMap<EndpointId, Endpoint>,
+    endpoints: FxHashMap<EndpointId, Endpoint>,
     by_name: HashMap<Arc<str>, EndpointId>,
     next: u32,
     /// Nodes an operator drained, whether or not the plan has them.

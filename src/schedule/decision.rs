@@ -27,7 +27,7 @@ pub struct Decision {
     pub endpoint: EndpointId,
     /// By which rule.
     pub how: How,
-    /// What there was to choose from, with what each would have cost.
+    /// What there was to choose from, with what each would have cost; of many, the 32 cheapest.
     pub considered: Vec<Considered>,
 }
 
@@ -74,6 +74,24 @@ pub enum How {
     },
     /// It had waited beside a free slot for as long as it may.
     OutOfPatience,
+}
+
+/// So many of what was considered are kept for each decision: the cheapest, and what was chosen.
+const KEPT: usize = 32;
+
+/// Of all that was considered, what is kept: decisions are kept by the thousand, and pools may be as large.
+pub(super) fn worth_keeping(mut all: Vec<Considered>, chosen: EndpointId) -> Vec<Considered> {
+    if all.len() > KEPT {
+        let cost = |c: &Considered| (c.endpoint != chosen, c.terms.total_s());
+        all.select_nth_unstable_by(KEPT - 1, |a, b| {
+            let (a, b) = (cost(a), cost(b));
+            a.0.cmp(&b.0).then_with(|| a.1.total_cmp(&b.1))
+        });
+        all.truncate(KEPT);
+        all.sort_unstable_by_key(|c| c.endpoint);
+        all.shrink_to_fit();
+    }
+    all
 }
 
 /// An endpoint that was looked at.

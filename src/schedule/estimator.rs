@@ -9,6 +9,7 @@ use super::learned::{Learned, spread};
 use super::span::Span;
 use super::speeds::Speeds;
 use crate::store::LearnedTime;
+use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +75,7 @@ type Pair = (ClassKey, Arc<str>);
 #[derive(Debug, Default)]
 struct Class {
     /// By the endpoint's number.
-    on: HashMap<usize, Entry>,
+    on: FxHashMap<usize, Entry>,
     /// How many of its runs were learned from.
     runs: u64,
 }
@@ -212,20 +213,22 @@ impl Estimator {
     /// Fast endpoints come free more often: the mean is that of speeds, weighted by slots, so that the sum over
     /// a backlog divided by all slots is the time in which the pool works it off. Getting ready counts as often
     /// as it was needed before.
-    /// Shapes: name and slots of each usable endpoint. `None` when nothing comparable ever ran.
-    pub fn expected<'a>(
+    /// Shapes: number and slots of each usable endpoint. `None` when nothing comparable ever ran.
+    pub fn expected(
         &mut self,
         class: &ClassKey,
         size: f64,
-        endpoints: impl IntoIterator<Item = (&'a str, u32)>,
+        endpoints: impl IntoIterator<Item = (usize, u32)>,
     ) -> Option<Span> {
+        self.refresh();
+        let row = self.row(class);
         // Runs a second, slots that do them, and the spread of their times relative to the mean.
         let (mut speed, mut slots, mut relative) = (0.0, 0.0, 0.0);
         for (endpoint, of_endpoint) in endpoints {
-            let Some(estimate) = self.estimate(class, endpoint, size) else {
+            let Some(estimate) = row.estimate(endpoint, size) else {
                 continue;
             };
-            let often = self.entry(class, endpoint);
+            let often = row.own(endpoint);
             let often = often.map_or(0.0, |entry| entry.learned.cold_share());
             let takes_s = (estimate.warm_s + estimate.cold_s * often).max(TIMES_S.0);
             let of_endpoint = f64::from(of_endpoint);
@@ -327,7 +330,6 @@ impl Estimator {
                     self.classes.remove(&class);
                 }
             }
-            self.guesses = None;
         }
     }
 

@@ -11,9 +11,10 @@
 //! EuroSys 2020), the generalised cμ rule (Mandelbaum and Stolyar 2004).
 
 use super::assign::assign;
-use super::decision::{Considered, How};
+use super::decision::{self, Considered, How};
 use super::ticket::{Ticket, TicketId};
 use super::worth::{Heap, Worth};
+use rustc_hash::FxHashMap;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Instant;
@@ -24,7 +25,7 @@ pub(super) struct Job<'a> {
     pub(super) ticket: &'a Ticket,
     /// Its place in the list of lanes: of one lane, the first goes first.
     pub(super) lane: usize,
-    /// Where it could go.
+    /// Where it could go, by the endpoints' numbers.
     pub(super) cells: Rc<[Cell]>,
     /// It has waited beside a free slot for as long as it may.
     pub(super) forced: bool,
@@ -53,18 +54,26 @@ impl Cell {
         }
     }
 
-    fn considered(&self) -> Considered {
-        Considered {
-            endpoint: self.endpoint,
-            terms: self.terms,
-            room: self.room,
-        }
+    /// What there was to choose from, and what was chosen.
+    fn considered(cells: &[Cell], chosen: EndpointId) -> Vec<Considered> {
+        let all = cells.iter().map(|cell| Considered {
+            endpoint: cell.endpoint,
+            terms: cell.terms,
+            room: cell.room,
+        });
+        decision::worth_keeping(all.collect(), chosen)
     }
+}
+
+/// A job's cell on an endpoint.
+fn cell_on(cells: &[Cell], endpoint: EndpointId) -> Option<&Cell> {
+    let at = cells.binary_search_by_key(&endpoint, |cell| cell.endpoint);
+    at.ok().map(|at| &cells[at])
 }
 
 /// When the slots of each endpoint are free, seconds from now, soonest first: as they are, and as they will be by what
 /// was planned before in the same pass.
-pub(super) type Slots = HashMap<EndpointId, Vec<f64>>;
+pub(super) type Slots = FxHashMap<EndpointId, Vec<f64>>;
 
 /// What a window comes to.
 #[derive(Default)]
@@ -112,10 +121,7 @@ pub(super) fn matched(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
         let Some(column) = columns.all.get(*column) else {
             continue;
         };
-        let cell = jobs[row]
-            .cells
-            .iter()
-            .find(|c| c.endpoint == column.endpoint);
+        let cell = cell_on(&jobs[row].cells, column.endpoint);
         let slot = (column.endpoint, column.slot);
         *planned.entry(slot).or_default() += cell.map_or(0.0, |c| c.terms.occupied_s());
         let best = first.entry(slot).or_insert((0, row));
@@ -135,7 +141,7 @@ pub(super) fn matched(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
         let Some(job) = jobs.iter().filter(|j| j.lane == lane).nth(served[lane]) else {
             continue;
         };
-        let Some(cell) = job.cells.iter().find(|c| c.endpoint == endpoint) else {
+        let Some(cell) = cell_on(&job.cells, endpoint) else {
             continue;
         };
         if !cell.held {
@@ -151,7 +157,7 @@ pub(super) fn matched(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
                         behind: position - 1,
                     },
                 },
-                considered: job.cells.iter().map(Cell::considered).collect(),
+                considered: Cell::considered(&job.cells, endpoint),
             });
         }
     }
@@ -188,7 +194,7 @@ pub(super) fn in_turn(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
         // Of its lane, whoever came first.
         let mut lane = jobs.iter().filter(|other| other.lane == job.lane);
         let first = lane.nth(served[job.lane]);
-        let cell = |of: &Job<'_>| of.cells.iter().find(|c| c.endpoint == endpoint).copied();
+        let cell = |of: &Job<'_>| cell_on(&of.cells, endpoint).copied();
         let (Some(own), Some((first, cell))) = (
             cell(job),
             first.and_then(|first| Some((first, cell(first)?))),
@@ -209,7 +215,7 @@ pub(super) fn in_turn(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
                 ticket: first.ticket.id,
                 endpoint,
                 how: How::Picked,
-                considered: first.cells.iter().map(Cell::considered).collect(),
+                considered: Cell::considered(&first.cells, endpoint),
             });
         }
     }
@@ -261,7 +267,7 @@ pub(super) fn by_loss(
             let waiting = jobs.iter().enumerate().filter(|(i, _)| !taken[*i]);
             let waiting = waiting.filter(|(_, job)| lanes.insert(job.lane));
             for (i, job) in waiting.filter(|(_, job)| is_good(job.lane, &endpoint)) {
-                let Some(cell) = job.cells.iter().find(|c| c.endpoint == endpoint) else {
+                let Some(cell) = cell_on(&job.cells, endpoint) else {
                     continue;
                 };
                 let loss = loss(job, cell, now);
@@ -279,7 +285,7 @@ pub(super) fn by_loss(
                     ticket: job.ticket.id,
                     endpoint,
                     how: How::MostLost { loss },
-                    considered: job.cells.iter().map(Cell::considered).collect(),
+                    considered: Cell::considered(&job.cells, endpoint),
                 });
             }
             let all = slots.get_mut(&endpoint).into_iter().flatten();
@@ -338,9 +344,10 @@ const NEVER: f64 = 1e15;
 /// The places that are to be given: a slot, and how many from the last.
 struct Columns {
     all: Vec<Column>,
-    free: HashMap<(EndpointId, usize), f64>,
+    free: FxHashMap<(EndpointId, usize), f64>,
 }
 
+#[derive(Clone, Copy)]
 struct Column {
     endpoint: EndpointId,
     slot: usize,
@@ -348,72 +355,90 @@ struct Column {
     free_in_s: f64,
 }
 
+impl Column {
+    fn key(&self) -> (EndpointId, usize, usize) {
+        (self.endpoint, self.slot, self.position)
+    }
+
+    /// What this place costs a job; `None`: it may not have it.
+    fn price(&self, job: &Job<'_>, cell: &Cell) -> Option<f64> {
+        if job.forced && !(cell.room && self.free_in_s <= 0.0) {
+            return None;
+        }
+        let Terms {
+            price_s, explore_s, ..
+        } = cell.terms;
+        let takes_s = cell.terms.occupied_s();
+        let waits_s = self.position as f64 * takes_s + self.free_in_s + explore_s;
+        Some(weight(&job.ticket.need) * waits_s + price_s)
+    }
+}
+
 impl Columns {
-    /// All places that a best matching could need: a job that is not on one of its `jobs.len()` cheapest slots leaves one
+    /// All places that a best matching could need: a job that is not on one of its `jobs.len()` cheapest places leaves one
     /// of those to nobody, and would be better off there.
     fn of(jobs: &[Job<'_>], slots: &Slots) -> Self {
         let most = jobs.len();
-        let mut wanted: Vec<(EndpointId, usize, f64)> = Vec::new();
-        let mut own: Vec<(f64, EndpointId, usize, f64)> = Vec::new();
-        for job in jobs {
-            own.clear();
-            for cell in job.cells.iter().filter(|cell| cell.room || !job.forced) {
-                let all = slots.get(&cell.endpoint).map_or(&[][..], Vec::as_slice);
-                let ends = |free_in: f64| free_in + cell.terms.total_s() - cell.terms.wait_s;
-                let of_endpoint = all.iter().enumerate().take(most);
-                own.extend(
-                    of_endpoint
-                        .map(|(slot, free_in)| (ends(*free_in), cell.endpoint, slot, *free_in)),
-                );
-            }
+        let cheapest = |own: &mut Vec<(f64, Column)>| {
             if own.len() > most {
-                own.select_nth_unstable_by(most - 1, |a, b| a.0.total_cmp(&b.0));
+                own.select_nth_unstable_by(most - 1, |a, b| {
+                    a.0.total_cmp(&b.0).then_with(|| a.1.key().cmp(&b.1.key()))
+                });
                 own.truncate(most);
             }
-            wanted.extend(
-                own.iter()
-                    .map(|(_, endpoint, slot, free_in)| (*endpoint, *slot, *free_in)),
-            );
-        }
-        wanted.sort_unstable_by_key(|(endpoint, slot, _)| (*endpoint, *slot));
-        wanted.dedup_by_key(|(endpoint, slot, _)| (*endpoint, *slot));
-        // So many places on each slot let even the best of them take several times its share.
-        let positions = most.min(2 * most.div_ceil(wanted.len().max(1)) + 2);
-        let mut columns = Columns {
-            all: Vec::with_capacity(wanted.len() * positions),
-            free: HashMap::with_capacity(wanted.len()),
         };
-        for (endpoint, slot, free_in_s) in wanted {
-            columns.free.insert((endpoint, slot), free_in_s);
-            columns.all.extend((1..=positions).map(|position| Column {
-                endpoint,
-                slot,
-                position,
-                free_in_s,
-            }));
+        let mut all: Vec<Column> = Vec::new();
+        let (mut ends, mut own) = (Vec::new(), Vec::new());
+        for job in jobs {
+            ends.clear();
+            for cell in job.cells.iter() {
+                let of_endpoint = slots.get(&cell.endpoint).map_or(&[][..], Vec::as_slice);
+                let columns = of_endpoint.iter().take(most).enumerate();
+                ends.extend(columns.filter_map(|(slot, free_in_s)| {
+                    let column = Column {
+                        endpoint: cell.endpoint,
+                        slot,
+                        position: 1,
+                        free_in_s: *free_in_s,
+                    };
+                    Some((column.price(job, cell)?, column))
+                }));
+            }
+            // On a slot, each place is dearer than the one before: no slot beyond these has one of the cheapest.
+            cheapest(&mut ends);
+            own.clear();
+            for (_, last) in &ends {
+                let Some(cell) = cell_on(&job.cells, last.endpoint) else {
+                    continue;
+                };
+                own.extend((1..=most).filter_map(|position| {
+                    let column = Column { position, ..*last };
+                    Some((column.price(job, cell)?, column))
+                }));
+            }
+            cheapest(&mut own);
+            all.extend(own.iter().map(|(_, column)| *column));
         }
-        columns
+        all.sort_unstable_by_key(Column::key);
+        all.dedup_by_key(|column| column.key());
+        let free = all.iter().map(|c| ((c.endpoint, c.slot), c.free_in_s));
+        Columns {
+            free: free.collect(),
+            all,
+        }
     }
 
     /// What each place costs a job.
     fn price(&self, job: &Job<'_>, costs: &mut [f64]) {
-        let weight = weight(&job.ticket.need);
         let mut cell: Option<&Cell> = None;
         for (column, cost) in self.all.iter().zip(costs) {
             // Columns of one endpoint stand together.
             if cell.is_none_or(|cell| cell.endpoint != column.endpoint) {
-                cell = job.cells.iter().find(|c| c.endpoint == column.endpoint);
+                cell = cell_on(&job.cells, column.endpoint);
             }
-            let Some(cell) = cell else { continue };
-            if job.forced && !(cell.room && column.free_in_s <= 0.0) {
-                continue;
+            if let Some(price) = cell.and_then(|cell| column.price(job, cell)) {
+                *cost = price;
             }
-            let Terms {
-                price_s, explore_s, ..
-            } = cell.terms;
-            let takes_s = cell.terms.occupied_s();
-            let waits_s = column.position as f64 * takes_s + column.free_in_s + explore_s;
-            *cost = weight * waits_s + price_s;
         }
     }
 

@@ -1,6 +1,6 @@
 //! One pass over those who wait: whose turn it is tries its lanes, in order, and gets what is free.
 
-use super::decision::{Considered, Decision, How};
+use super::decision::{Considered, Decision, How, worth_keeping};
 use super::lanes::{Group, Lanes};
 use super::matching::{self, Begin, Cell, Job, Slots};
 use super::ticket::{Place, PoolId, Ticket, TicketId};
@@ -174,12 +174,9 @@ impl Pass {
                     let slots = self.slots.entry(candidate.id);
                     slots.or_insert_with(|| room.slots(candidate));
                 }
-                rows.push(
-                    among
-                        .iter()
-                        .map(|c| Cell::of(c, &head.need))
-                        .collect::<Rc<[Cell]>>(),
-                );
+                let mut cells: Vec<Cell> = among.iter().map(|c| Cell::of(c, &head.need)).collect();
+                cells.sort_unstable_by_key(|cell| cell.endpoint);
+                rows.push(Rc::<[Cell]>::from(cells));
             }
             let backlog = match how {
                 Rule::Matched(matching) => matching::is_backlog(waiting, pool_slots, matching),
@@ -340,7 +337,8 @@ pub(super) fn attempt(
                         terms: c.terms,
                         room: c.has_room(&ticket.need),
                     };
-                    (candidate.id, among.iter().map(considered).collect())
+                    let all = among.iter().map(considered).collect();
+                    (candidate.id, worth_keeping(all, candidate.id))
                 }
                 Some(candidate) if candidate.held => return Tried::Waits(Vec::new()),
                 Some(candidate) => return Tried::Waits(vec![want(ticket, candidate.id)]),

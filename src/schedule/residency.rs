@@ -1,6 +1,6 @@
 //! Which models lie in a node's memory, by what was sent there: the last ones, as long as they fit together.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 use tabane_api::EndpointId;
 
@@ -10,7 +10,7 @@ use tabane_api::EndpointId;
 /// model takes, or a card has, only the last is taken to be there. What a probe says goes before all guesses.
 #[derive(Debug, Default)]
 pub struct Residency {
-    on: HashMap<EndpointId, Loaded>,
+    on: FxHashMap<EndpointId, Loaded>,
 }
 
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 ///
 /// Where nobody says how much a model takes, or the card has, one at a time is in it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
+pub struct Memory {
     vram_mib: u64,
     /// The least recently used first, each with what it takes.
     resident: Vec<(Arc<str>, u64)>,
@@ -13,7 +13,8 @@ pub(super) struct Memory {
 // === impl Memory ===
 
 impl Memory {
-    pub(super) fn new(vram_mib: u64) -> Self {
+    /// An empty one of so much, MiB; 0: nobody knows.
+    pub fn new(vram_mib: u64) -> Self {
         Memory {
             vram_mib,
             resident: Vec::new(),
@@ -21,7 +22,7 @@ impl Memory {
     }
 
     /// Has a model in memory from now on; whether it had to be loaded.
-    pub(super) fn load(&mut self, model: &Arc<str>, mib: u64) -> bool {
+    pub fn load(&mut self, model: &Arc<str>, mib: u64) -> bool {
         let at = self.resident.iter().position(|(known, _)| known == model);
         if let Some(at) = at {
             self.resident[at..].rotate_left(1);
@@ -36,8 +37,13 @@ impl Memory {
         true
     }
 
+    /// The models that are in it, the least recently used first.
+    pub fn resident(&self) -> impl Iterator<Item = &str> {
+        self.resident.iter().map(|(model, _)| &**model)
+    }
+
     /// Forgets all: the machine went down.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.resident.clear();
     }
 }

@@ -21,6 +21,7 @@ mod trace;
 pub use bound::{Bound, Supply, bound};
 pub use farm::Farm;
 pub use known::Known;
+pub use machine::Memory;
 pub use outcome::{Change, Options, Outcome, Run, What};
 pub use recorded::{Recorded, Request};
 pub use report::{GroupReport, NodeReport, Report, Stats};

@@ -395,3 +395,59 @@ async fn a_listener_comes_and_goes_with_the_file() {
     assert_eq!(scene.gateway.addresses(), addresses[..1]);
     assert_eq!(scene.get("/").await.status, StatusCode::OK);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_moves_from_one_services_pool_to_anothers_under_load_and_nobody_notices_but_by_speed()
+ {
+    let working = ["a", "b", "c"].map(|name| Node::start(Knobs::named(name, 1).working(3)));
+    let nodes = futures::future::try_join_all(working).await.unwrap();
+    let yaml = |image: &str, chat: &str| {
+        let node = |i: usize, name: &str| format!("  {name}: {{url: \"{}\"}}\n", nodes[i].url());
+        let service = |name: &str, pool: &str| {
+            format!(
+                "  {name}:\n    kind: {{http: {{probe: /health}}}}\n    pool: [{pool}]\n    routes: [/{name}]\n    health: {{interval: 50ms, interval_down: 50ms, rise: 1}}\n"
+            )
+        };
+        format!(
+            "nodes:\n{}{}{}services:\n{}{}",
+            node(0, "a"),
+            node(1, "b"),
+            node(2, "c"),
+            service("image", image),
+            service("chat", chat)
+        )
+    };
+    let scene = Arc::new(Scene::start(&yaml("a, b", "c")).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut busy = tokio::task::JoinSet::new();
+    for path in ["/image", "/chat"].repeat(4) {
+        let (scene, stop) = (scene.clone(), stop.clone());
+        busy.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let reply = scene.get(path).await;
+                assert_eq!(reply.status, StatusCode::OK, "{path}: {reply:?}");
+            }
+        });
+    }
+    let moved = &nodes[1];
+    for (image, chat, gets) in [
+        ("a, b", "c", "/image"),
+        ("a", "b, c", "/chat"),
+        ("a, b", "c", "/image"),
+    ] {
+        scene.reload(&yaml(image, chat)).await.unwrap();
+        let before = moved.seen().requests;
+        moved.until(|seen| seen.requests >= before + 20).await;
+        // The last 15 at least were given after what was under way had ended.
+        let paths = moved.seen().paths;
+        let last = &paths[paths.len() - 15..];
+        assert!(last.iter().all(|path| path == gets), "{gets}: {last:?}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(client) = busy.join_next().await {
+        client.unwrap();
+    }
+    for node in &nodes {
+        assert_eq!(node.seen().over_slots, 0);
+    }
+}

@@ -4,11 +4,13 @@ mod client;
 mod compare;
 mod gateway;
 mod jobs;
+mod machine;
 mod node;
 mod peer;
 mod process;
 mod reload;
 mod rivals;
+mod schedule;
 mod storm;
 mod table;
 
@@ -37,6 +39,8 @@ enum What {
     Storm(Storm),
     /// Durable submissions beside the disk's own rate, and what a backlog costs
     Jobs(Jobs),
+    /// The same jobs through the gateway with time running faster and on virtual time, which have to agree
+    Schedule(Schedule),
     /// Nodes that answer at once; prints their ports
     #[command(hide = true)]
     Node {
@@ -101,6 +105,32 @@ struct Jobs {
     seconds: f64,
 }
 
+/// Which jobs, on which pool, by which policies.
+#[derive(Args)]
+struct Schedule {
+    /// The gateway's executable
+    #[arg(long)]
+    tabane: PathBuf,
+    /// A table of nodes, classes and times
+    #[arg(long, default_value = "benches/data/pool8.yaml")]
+    pool: PathBuf,
+    /// By name, several with commas between
+    #[arg(long, value_delimiter = ',', default_values = ["least_loaded", "fastest", "match"])]
+    policies: Vec<String>,
+    /// Of what the pool can do at most
+    #[arg(long, default_value_t = 0.7)]
+    load: f64,
+    /// In each run
+    #[arg(long, default_value_t = 600)]
+    jobs: usize,
+    /// Another trace for each
+    #[arg(long, default_value_t = 2)]
+    seeds: u64,
+    /// How much faster time runs before the gateway
+    #[arg(long, default_value_t = 50.0)]
+    faster: f64,
+}
+
 fn main() -> Result<()> {
     match Cli::parse().what {
         // Pingora's server has runtimes of its own.
@@ -116,6 +146,7 @@ fn main() -> Result<()> {
             Ok(())
         }),
         What::Jobs(args) => runtime()?.block_on(jobs::run(&args)),
+        What::Schedule(args) => runtime()?.block_on(schedule::run(&args)),
         What::Storm(args) => runtime()?.block_on(storm::run(&args)),
     }
 }

@@ -124,13 +124,15 @@ fn a_backlog_divided_by_all_slots_is_the_time_in_which_it_is_worked_off() {
     ran(&mut estimator, "a", "fast", 10.0);
     ran(&mut estimator, "a", "slow", 40.0);
     let pool = [("fast", 1), ("slow", 2)];
+    let pool = pool.map(|(name, slots)| (estimator.number(name), slots));
     let expected = estimator.expected(&class("a"), 1.0, pool).unwrap();
     // In 40 s, fast does four of them and each slot of slow one.
     let worked_off_s = 6.0 * expected.mean_s() / 3.0;
     assert!((worked_off_s - 40.0).abs() < 1e-9, "{worked_off_s}");
     assert!(expected.sd_s() > 0.0);
     assert_eq!(estimator.expected(&class("a"), 1.0, []), None);
-    assert_eq!(estimator.expected(&class("a"), 1.0, [("fast", 0)]), None);
+    let fast = estimator.number("fast");
+    assert_eq!(estimator.expected(&class("a"), 1.0, [(fast, 0)]), None);
 }
 
 #[test]
@@ -241,7 +243,8 @@ fn no_size_and_no_time_makes_an_estimate_that_is_none() {
                 whole(estimate.warm_s) && whole(estimate.sd_s) && whole(estimate.cold_s),
                 "{estimate:?}"
             );
-            let expected = estimator.expected(&class(name), size, [(endpoint, 3)]);
+            let number = estimator.number(endpoint);
+            let expected = estimator.expected(&class(name), size, [(number, 3)]);
             let expected = expected.unwrap();
             assert!(whole(expected.mean_s()) && whole(expected.sd_s()));
         }
