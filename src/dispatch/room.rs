@@ -95,6 +95,7 @@ impl Room for FleetRoom<'_> {
         slots.extend(self.times.frees(endpoint.id, self.now));
         // What cools is free soon, and nobody knows when.
         slots.resize(endpoint.slots as usize, COOLING_S);
+        slots.sort_unstable_by(f64::total_cmp);
         slots
     }
 }
@@ -119,10 +120,11 @@ impl FleetRoom<'_> {
             .min_by(f64::total_cmp);
         among.retain(|candidate| {
             let mut priced = *candidate;
-            if priced.terms == Terms::default() {
-                priced.terms = self
-                    .times
-                    .terms(row, &ticket.need, candidate, &ticket.price);
+            if let (true, Some(endpoint)) = (
+                priced.terms == Terms::default(),
+                self.fleet.get(candidate.id),
+            ) {
+                self.price(ticket, row, endpoint, &mut priced);
             }
             spending::forbids(ticket, &priced, soonest_s, spent_usd, self.now).is_none()
         });
@@ -147,7 +149,7 @@ impl FleetRoom<'_> {
         if endpoint.node().usd_per_hour > 0.0 && need.slots > 0 {
             let row = self.times.row(&ticket.service, need);
             let mut candidate = endpoint.candidate(weight);
-            candidate.terms = self.times.terms(row, need, &candidate, &ticket.price);
+            self.price(ticket, row, endpoint, &mut candidate);
             let spent_usd = self.spending.in_last_hour(&ticket.service, self.now);
             let soonest_s = self.soonest_unpaid_s(ticket);
             let unpaid = spending::forbids(ticket, &candidate, soonest_s, spent_usd, self.now);
@@ -162,10 +164,12 @@ impl FleetRoom<'_> {
     /// When an endpoint without a price could take a ticket; `None`: none is there.
     fn soonest_unpaid_s(&self, ticket: &Ticket) -> Option<f64> {
         let members = self.pools.members(ticket.pool).iter();
+        let short = self.shortages.of(&ticket.service, &ticket.need);
         let unpaid = members.filter_map(|(id, weight)| {
             let endpoint = self.fleet.get(*id).filter(|e| e.is_usable())?;
+            let spared = short.is_none_or(|short| short.spares(&endpoint.node().name, self.now));
             let fits = endpoint.node().usd_per_hour <= 0.0 && fit::fits(&ticket.need, endpoint);
-            fits.then(|| self.wait_s(&endpoint.candidate(*weight), &ticket.need))
+            (spared && fits).then(|| self.wait_s(&endpoint.candidate(*weight), &ticket.need))
         });
         unpaid.min_by(f64::total_cmp)
     }
