@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tabane_api::{ANONYMOUS, Ask, Caller, Candidate, Need, Terms};
+use tabane_api::{ANONYMOUS, Ask, Caller, Need, Terms};
 
 /// What is asked about.
 #[derive(Clone, Debug, PartialEq)]
@@ -218,7 +218,7 @@ fn waiting(
 ) -> Explanation {
     let looked = rooms.look(ticket, now);
     let picked = (state == "would")
-        .then(|| pick(rooms, ticket, &looked))
+        .then(|| rooms.would(ticket, now))
         .flatten();
     let before = rooms.schedule.before(ticket.id);
     let waited = now.saturating_duration_since(ticket.since);
@@ -239,21 +239,6 @@ fn waiting(
         before_s: before.map(|(_, span)| span.mean_s()),
         candidates: candidates(rooms, &looked, picked),
     }
-}
-
-/// What the policy would choose for one that is alone.
-fn pick(rooms: &Rooms, ticket: &Ticket, looked: &[Looked]) -> Option<tabane_api::EndpointId> {
-    let among = looked.iter().filter_map(|looked| {
-        let terms = looked.terms?;
-        let mut candidate = rooms.fleet.get(looked.endpoint)?.candidate(looked.weight);
-        candidate.terms = terms;
-        Some(candidate)
-    });
-    let among: Vec<Candidate<'_>> = among.collect();
-    let mut draw = rand::rng();
-    let picked = ticket.policy.preview(&ticket.need, &among, &mut draw)?;
-    let picked = among.get(picked)?;
-    picked.has_room(&ticket.need).then_some(picked.id)
 }
 
 fn candidates(
@@ -354,3 +339,6 @@ fn would(
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

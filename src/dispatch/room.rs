@@ -1,7 +1,7 @@
 use super::fit;
 use super::pools::Pools;
 use super::shortages::Shortages;
-use super::spending::{self, Spending};
+use super::spending::{self, Spending, Unpaid};
 use super::times::Times;
 use crate::fleet::{Endpoint, Fleet};
 use crate::schedule::{PoolId, Room, Row, Ticket};
@@ -52,7 +52,9 @@ impl Room for FleetRoom<'_> {
 
     fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
         let need = &ticket.need;
-        if !self.fleet.take(endpoint, need.slots, self.now) {
+        // Those who were looked at together with it may have spent what it was to be paid from.
+        let unpaid = self.unpaid(ticket, self.fleet.get(endpoint)?, 1);
+        if unpaid.is_some() || !self.fleet.take(endpoint, need.slots, self.now) {
             return None;
         }
         self.slots.get_mut().remove(&endpoint);
@@ -121,6 +123,7 @@ impl FleetRoom<'_> {
             slots.extend(self.times.frees(id, self.now));
             // What cools is free soon, and nobody knows when.
             slots.resize(endpoint.slots as usize, COOLING_S);
+            slots.sort_unstable_by(f64::total_cmp);
             self.slots.borrow_mut().insert(id, slots);
         }
         Ref::map(self.slots.borrow(), |all| &all[&id])
@@ -139,10 +142,11 @@ impl FleetRoom<'_> {
             .min_by(f64::total_cmp);
         among.retain(|candidate| {
             let mut priced = *candidate;
-            if priced.terms == Terms::default() {
-                priced.terms = self
-                    .times
-                    .terms(row, &ticket.need, candidate, &ticket.price);
+            if let (true, Some(endpoint)) = (
+                priced.terms == Terms::default(),
+                self.fleet.get(candidate.id),
+            ) {
+                self.price(ticket, row, endpoint, &mut priced);
             }
             spending::forbids(ticket, &priced, soonest_s, spent_usd, self.now).is_none()
         });
@@ -164,28 +168,35 @@ impl FleetRoom<'_> {
         if let Some(lack) = fit::lacks(need, endpoint).chain(short).next() {
             return Some(format!("it {lack}"));
         }
-        if endpoint.node().usd_per_hour > 0.0 && need.slots > 0 {
-            let row = self.times.row(&ticket.service, need);
-            let mut candidate = endpoint.candidate(weight);
-            candidate.terms = self.times.terms(row, need, &candidate, &ticket.price);
-            let spent_usd = self.spending.in_last_hour(&ticket.service, self.now);
-            let soonest_s = self.soonest_unpaid_s(ticket);
-            let unpaid = spending::forbids(ticket, &candidate, soonest_s, spent_usd, self.now);
-            if let Some(unpaid) = unpaid {
-                return Some(unpaid.to_string());
-            }
+        if let Some(unpaid) = self.unpaid(ticket, endpoint, weight) {
+            return Some(unpaid.to_string());
         }
         let failed = ticket.excluded.contains(&endpoint.id());
         failed.then(|| "it failed this before".into())
     }
 
+    /// Why an endpoint with a price is not to be paid for now; `None`: it may be, or has none.
+    fn unpaid(&self, ticket: &Ticket, endpoint: &Endpoint, weight: u32) -> Option<Unpaid> {
+        if endpoint.node().usd_per_hour <= 0.0 || ticket.need.slots == 0 {
+            return None;
+        }
+        let row = self.times.row(&ticket.service, &ticket.need);
+        let mut candidate = endpoint.candidate(weight);
+        self.price(ticket, row, endpoint, &mut candidate);
+        let spent_usd = self.spending.in_last_hour(&ticket.service, self.now);
+        let soonest_s = self.soonest_unpaid_s(ticket);
+        spending::forbids(ticket, &candidate, soonest_s, spent_usd, self.now)
+    }
+
     /// When an endpoint without a price could take a ticket; `None`: none is there.
     fn soonest_unpaid_s(&self, ticket: &Ticket) -> Option<f64> {
         let members = self.pools.members(ticket.pool).iter();
+        let short = self.shortages.of(&ticket.service, &ticket.need);
         let unpaid = members.filter_map(|(id, weight)| {
             let endpoint = self.fleet.get(*id).filter(|e| e.is_usable())?;
+            let spared = short.is_none_or(|short| short.spares(&endpoint.node().name, self.now));
             let fits = endpoint.node().usd_per_hour <= 0.0 && fit::fits(&ticket.need, endpoint);
-            fits.then(|| self.wait_s(&endpoint.candidate(*weight), &ticket.need))
+            (spared && fits).then(|| self.wait_s(&endpoint.candidate(*weight), &ticket.need))
         });
         unpaid.min_by(f64::total_cmp)
     }

@@ -130,15 +130,7 @@ impl Rooms {
         {
             self.times.probed(*endpoint, vitals);
         }
-        let mut actions = self.fleet.apply(event, now);
-        for action in &actions {
-            if let fleet::Action::Down(endpoint, _)
-            | fleet::Action::Gone(endpoint)
-            | fleet::Action::Release(endpoint) = action
-            {
-                self.times.emptied(*endpoint);
-            }
-        }
+        let mut actions = self.turn(event, now);
         let freed = actions.contains(&fleet::Action::Freed);
         let mut given = Vec::new();
         if freed && self.schedule.waiting() > 0 {
@@ -169,7 +161,7 @@ impl Rooms {
                 patience: want.patience,
             };
             let wants = self.schedule.wants().map(want).collect();
-            let more = self.fleet.apply(fleet::Event::Wanted(wants), now);
+            let more = self.turn(fleet::Event::Wanted(wants), now);
             let freed = more.contains(&fleet::Action::Freed);
             actions.extend(more);
             if !freed {
@@ -178,6 +170,20 @@ impl Rooms {
             given.extend(self.pass(schedule::Event::Freed, now));
         }
         (actions, given)
+    }
+
+    /// Lets something happen to the fleet, and no more.
+    fn turn(&mut self, event: fleet::Event, now: Instant) -> Vec<fleet::Action> {
+        let actions = self.fleet.apply(event, now);
+        for action in &actions {
+            if let fleet::Action::Down(endpoint, _)
+            | fleet::Action::Gone(endpoint)
+            | fleet::Action::Release(endpoint) = action
+            {
+                self.times.emptied(*endpoint);
+            }
+        }
+        actions
     }
 
     fn pass(&mut self, mut event: schedule::Event, now: Instant) -> Vec<schedule::Action> {
@@ -250,6 +256,21 @@ impl Rooms {
             .iter()
             .filter_map(looked)
             .collect()
+    }
+
+    /// What a ticket would get now if nobody else waited; `None`: it would wait.
+    pub fn would(&mut self, ticket: &Ticket, now: Instant) -> Option<EndpointId> {
+        self.times.refresh();
+        let room = FleetRoom {
+            fleet: &mut self.fleet,
+            pools: &self.pools,
+            times: &mut self.times,
+            spending: &mut self.spending,
+            shortages: &self.shortages,
+            slots: RefCell::default(),
+            now,
+        };
+        self.schedule.would(ticket, &room, &mut rand::rng(), now)
     }
 
     /// When time alone changes something.

@@ -4,8 +4,9 @@ use super::lanes::Lanes;
 use super::line::Line;
 use super::span::Span;
 use super::ticket::{Ticket, TicketId, WaitingView};
-use super::{Band, Decision, Schedule, Want};
+use super::{Band, Decision, Room, Schedule, Want, pass};
 use std::time::Instant;
+use tabane_api::{Draw, EndpointId};
 
 // === impl Schedule ===
 
@@ -119,6 +120,18 @@ impl Schedule {
         let queues = self.queues.values().flat_map(|queue| &queue.bands);
         let mut all = queues.flat_map(|band| band.values()).flat_map(Lanes::all);
         all.find(|ticket| is_asked(ticket))
+    }
+
+    /// What a ticket would get now if nobody else waited; `None`: it would wait.
+    pub fn would(
+        &self,
+        ticket: &Ticket,
+        room: &dyn Room,
+        draw: &mut dyn Draw,
+        now: Instant,
+    ) -> Option<EndpointId> {
+        let may = self.may_have_more(ticket);
+        may.then(|| pass::alone(ticket, room, draw, now))?
     }
 
     /// Who waits for a card that another service holds, after the last pass.

@@ -32,14 +32,16 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// A ticket got an endpoint.
+    /// A ticket got an endpoint. Whoever was considered is not among the unfit, whatever there is against it.
     pub(super) fn of(
         ticket: &Ticket,
         at: Instant,
         endpoint: EndpointId,
         how: How,
         considered: Vec<Considered>,
+        mut unfit: Vec<(EndpointId, String)>,
     ) -> Self {
+        unfit.retain(|(id, _)| considered.iter().all(|c| c.endpoint != *id));
         Decision {
             ticket: ticket.id,
             asked_as: ticket.asked_as.clone(),
@@ -47,7 +49,7 @@ impl Decision {
             class: ticket.need.class.clone(),
             tenant: ticket.need.tenant.clone(),
             waited: at.saturating_duration_since(ticket.since),
-            unfit: Vec::new(),
+            unfit,
             at,
             endpoint,
             how,
@@ -62,6 +64,8 @@ impl Decision {
 pub enum How {
     /// The policy picked it, by load or by cost.
     Picked,
+    /// One that came after it, and is like it, would have gone there; who came first goes first.
+    InTurn,
     /// It was matched with all who wait.
     Matched {
         /// How many are planned to follow it on its slot.
@@ -99,7 +103,7 @@ pub(super) fn worth_keeping(mut all: Vec<Considered>, chosen: EndpointId) -> Vec
 pub struct Considered {
     /// Which.
     pub endpoint: EndpointId,
-    /// What it would have cost, in seconds.
+    /// What it would have cost, in seconds. Where each goes in turn, its wait counts those who were to go before it.
     pub terms: Terms,
     /// Whether the work could have begun there at once.
     pub room: bool,

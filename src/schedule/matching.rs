@@ -176,33 +176,44 @@ pub(super) fn matched(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
 pub(super) fn in_turn(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
     let mut outcome = Outcome::default();
     let mut served = vec![0; jobs.iter().map(|job| job.lane + 1).max().unwrap_or(0)];
+    for all in slots.values_mut() {
+        all.sort_unstable_by(f64::total_cmp);
+    }
     for job in jobs {
-        let soonest = |endpoint: EndpointId| {
-            let all = slots.get(&endpoint).into_iter().flatten().enumerate();
-            all.map(|(slot, free_in)| (*free_in, slot))
-                .min_by(|a, b| a.0.total_cmp(&b.0))
+        let takes = (job.ticket.need.slots as usize).max(1);
+        // The same places, as they will be by what was planned before.
+        let planned = |cell: &Cell| {
+            let wait_s = *slots.get(&cell.endpoint)?.get(takes - 1)?;
+            let mut cell = *cell;
+            cell.terms.wait_s = wait_s;
+            cell.room &= wait_s <= 0.0;
+            Some(cell)
         };
         let open = |cell: &&Cell| cell.room || !job.forced;
-        let ends = job.cells.iter().filter(open).filter_map(|cell| {
-            let (free_in_s, slot) = soonest(cell.endpoint)?;
-            let cost_s = free_in_s + cell.terms.total_s() - cell.terms.wait_s;
-            Some((cost_s, free_in_s, slot, cell.endpoint))
+        let cells = job.cells.iter().filter(open).filter_map(planned);
+        // Of two where it is over as soon, the one where it begins sooner.
+        let order = |cell: &Cell| (cell.terms.total_s(), cell.terms.wait_s);
+        let best = cells.min_by(|a, b| {
+            let (a, b) = (order(a), order(b));
+            a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
         });
-        let Some((_, free_in_s, slot, endpoint)) = ends.min_by(|a, b| a.0.total_cmp(&b.0)) else {
-            continue;
-        };
+        let Some(own) = best else { continue };
+        let (endpoint, free_in_s) = (own.endpoint, own.terms.wait_s);
         // Of its lane, whoever came first.
         let mut lane = jobs.iter().filter(|other| other.lane == job.lane);
-        let first = lane.nth(served[job.lane]);
-        let cell = |of: &Job<'_>| cell_on(&of.cells, endpoint).copied();
-        let (Some(own), Some((first, cell))) = (
-            cell(job),
-            first.and_then(|first| Some((first, cell(first)?))),
-        ) else {
+        let Some(first) = lane.nth(served[job.lane]) else {
             continue;
         };
-        if let Some(free) = slots.get_mut(&endpoint).and_then(|all| all.get_mut(slot)) {
-            *free += own.terms.occupied_s();
+        let Some(cell) = cell_on(&first.cells, endpoint).and_then(planned) else {
+            continue;
+        };
+        let of_first: Vec<Cell> = match free_in_s > 0.0 {
+            true => Vec::new(),
+            false => first.cells.iter().filter_map(planned).collect(),
+        };
+        if let Some(all) = slots.get_mut(&endpoint) {
+            all[..takes].fill(free_in_s + own.terms.occupied_s());
+            all.sort_unstable_by(f64::total_cmp);
         }
         if free_in_s > 0.0 {
             continue;
@@ -214,8 +225,12 @@ pub(super) fn in_turn(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
             outcome.begin.push(Begin {
                 ticket: first.ticket.id,
                 endpoint,
-                how: How::Picked,
-                considered: Cell::considered(&first.cells, endpoint),
+                how: match first.ticket.id == job.ticket.id {
+                    true if job.forced => How::OutOfPatience,
+                    true => How::Picked,
+                    false => How::InTurn,
+                },
+                considered: Cell::considered(&of_first, endpoint),
             });
         }
     }

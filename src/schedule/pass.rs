@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tabane_api::{Candidate, Draw, Matching, Mode, Refusal};
+use tabane_api::{Candidate, Draw, EndpointId, Matching, Mode, Refusal};
 
 /// What is known within one pass: room only shrinks in it, so whoever found none need not try again.
 #[derive(Default)]
@@ -165,18 +165,12 @@ impl Pass {
             let mut pool_slots = 0;
             for (i, lane) in lanes.iter().enumerate() {
                 let Some(head) = lane.first() else { continue };
-                let mut among = Vec::with_capacity(16);
-                room.candidates(head, &mut among);
+                let cells = cells(head, room, &mut self.slots);
                 if i == 0 {
-                    pool_slots = among.iter().map(|c| c.slots as usize).sum();
+                    let slots = |cell: &Cell| self.slots.get(&cell.endpoint).map_or(0, Vec::len);
+                    pool_slots = cells.iter().map(slots).sum();
                 }
-                for candidate in &among {
-                    let slots = self.slots.entry(candidate.id);
-                    slots.or_insert_with(|| room.slots(candidate));
-                }
-                let mut cells: Vec<Cell> = among.iter().map(|c| Cell::of(c, &head.need)).collect();
-                cells.sort_unstable_by_key(|cell| cell.endpoint);
-                rows.push(Rc::<[Cell]>::from(cells));
+                rows.push(cells);
             }
             let backlog = match how {
                 Rule::Matched(matching) => matching::is_backlog(waiting, pool_slots, matching),
@@ -189,7 +183,8 @@ impl Pass {
                 true => lanes.len() * free().clamp(1, window_of),
                 false => window_of,
             };
-            let jobs = window(&lanes, &counts, &rows, most, turn);
+            let own = |ticket: &Ticket| cells(ticket, room, &mut self.slots);
+            let jobs = window(&lanes, &counts, &rows, most, turn, own);
             match how {
                 Rule::InTurn(_) => matching::in_turn(&jobs, &mut self.slots),
                 Rule::Matched(_) if backlog => {
@@ -225,8 +220,8 @@ impl Pass {
             }
             let unfit = room.unfit(ticket);
             let Some(node_s) = room.take(begin.endpoint, ticket) else {
-                // An endpoint on trial took another: who stands behind this one must not overtake it, so the rest is planned
-                // anew.
+                // An endpoint on trial took another, or what it costs is spent: who stands behind this one must not overtake
+                // it, so the rest is planned anew.
                 break;
             };
             at_work += ticket.need.slots;
@@ -236,8 +231,7 @@ impl Pass {
                 considered,
                 ..
             } = begin;
-            let mut decision = Decision::of(ticket, turn.now, endpoint, how, considered);
-            decision.unfit = unfit;
+            let decision = Decision::of(ticket, turn.now, endpoint, how, considered, unfit);
             came.granted.push((decision, node_s));
         }
         if !came.granted.is_empty() {
@@ -262,17 +256,22 @@ fn window<'a>(
     rows: &[Rc<[Cell]>],
     most: usize,
     turn: &Turn<'_>,
+    mut own: impl FnMut(&Ticket) -> Rc<[Cell]>,
 ) -> Vec<Job<'a>> {
     let deepest = lanes.iter().map(Vec::len).max().unwrap_or(0);
     let mut jobs = Vec::with_capacity(most.min(64));
     for depth in 0..deepest {
-        for (lane, (tickets, cells)) in lanes.iter().zip(rows).enumerate() {
+        for (lane, (tickets, of_head)) in lanes.iter().zip(rows).enumerate() {
             let (Some(ticket), Some(head)) = (tickets.get(depth), tickets.first()) else {
                 continue;
             };
             if jobs.len() >= most {
                 return jobs;
             }
+            let cells = match is_alike(ticket, head) {
+                true => of_head.clone(),
+                false => own(ticket),
+            };
             let held_back = turn.held_back.get(&ticket.id);
             let waited = held_back.map(|at| turn.now.saturating_duration_since(*at));
             let forced = waited.is_some_and(|waited| waited >= ticket.patience)
@@ -280,7 +279,7 @@ fn window<'a>(
             jobs.push(Job {
                 ticket,
                 lane,
-                cells: sized(cells, head.need.size, ticket.need.size),
+                cells,
                 forced,
                 waiting: counts[lane],
             });
@@ -289,18 +288,58 @@ fn window<'a>(
     jobs
 }
 
-/// The same places for a job of another size.
-fn sized(cells: &Rc<[Cell]>, head: f64, own: f64) -> Rc<[Cell]> {
-    let times = own / head;
-    if own == head || head <= 0.0 || !times.is_finite() {
-        return cells.clone();
+/// What a ticket gets that is alone, by the rules of all.
+pub(super) fn alone(
+    ticket: &Ticket,
+    room: &dyn Room,
+    draw: &mut dyn Draw,
+    now: Instant,
+) -> Option<EndpointId> {
+    let Some(how) = rule(ticket) else {
+        let mut among = Vec::new();
+        room.candidates(ticket, &mut among);
+        let picked = ticket.policy.preview(&ticket.need, &among, draw)?;
+        let picked = among.get(picked)?;
+        return picked.has_room(&ticket.need).then_some(picked.id);
+    };
+    let mut slots = Slots::default();
+    let job = Job {
+        ticket,
+        lane: 0,
+        cells: cells(ticket, room, &mut slots),
+        forced: false,
+        waiting: 1,
+    };
+    let outcome = match how {
+        Rule::InTurn(_) => matching::in_turn(&[job], &mut slots),
+        Rule::Matched(matching) => {
+            let pool_slots = slots.values().map(Vec::len).sum();
+            match matching::is_backlog(1, pool_slots, matching) {
+                true => matching::by_loss(&[job], &mut slots, None, now),
+                false => matching::matched(&[job], &mut slots),
+            }
+        }
+    };
+    outcome.begin.first().map(|begin| begin.endpoint)
+}
+
+/// Where a ticket could go, and when the slots there are free.
+fn cells(ticket: &Ticket, room: &dyn Room, slots: &mut Slots) -> Rc<[Cell]> {
+    let mut among = Vec::with_capacity(16);
+    room.candidates(ticket, &mut among);
+    for candidate in &among {
+        let of_endpoint = slots.entry(candidate.id);
+        of_endpoint.or_insert_with(|| room.slots(candidate));
     }
-    let sized = cells.iter().map(|cell| {
-        let mut cell = *cell;
-        cell.terms.run_s *= times;
-        cell
-    });
-    sized.collect()
+    let mut cells: Vec<Cell> = among.iter().map(|c| Cell::of(c, &ticket.need)).collect();
+    cells.sort_unstable_by_key(|cell| cell.endpoint);
+    cells.into()
+}
+
+/// Whether two of one lane may go to the same places at the same cost: they are of one size, and what is paid for does not
+/// depend on how long they have waited.
+fn is_alike(a: &Ticket, b: &Ticket) -> bool {
+    a.id == b.id || (a.need.size == b.need.size && a.price.spill_after.is_zero())
 }
 
 /// Has a ticket's policy choose, and takes what it chose.
@@ -350,15 +389,14 @@ pub(super) fn attempt(
     let unfit = room.unfit(ticket);
     match room.take(endpoint, ticket) {
         Some(node_s) => {
-            let mut decision = Decision::of(ticket, now, endpoint, How::Picked, considered);
-            decision.unfit = unfit;
+            let decision = Decision::of(ticket, now, endpoint, How::Picked, considered, unfit);
             Tried::Granted(decision, node_s)
         }
         None => Tried::Waits(Vec::new()),
     }
 }
 
-fn want(ticket: &Ticket, endpoint: tabane_api::EndpointId) -> Want {
+fn want(ticket: &Ticket, endpoint: EndpointId) -> Want {
     Want {
         ticket: ticket.id,
         endpoint,
