@@ -49,7 +49,7 @@ const PRICES: [[&str; 2]; 2] = [
     ["price: {seconds_per_usd: 2000}"; 2],
     [
         "price: {spill_after: 15s, usd_per_hour: 5, seconds_per_usd: 500}",
-        "price: {spill_after: 15s, usd_per_job: 0.008, usd_per_hour: 0.2, seconds_per_usd: 500}",
+        "price: {spill_after: 15s, usd_per_job: 0.008, usd_per_hour: 0.08, seconds_per_usd: 500}",
     ],
 ];
 
@@ -78,7 +78,7 @@ const CLASSES: [Class; 9] = [
 const GIB: u64 = 1024;
 
 /// How often one who asks now and then is overtaken by a flood, at most.
-const OVERTAKEN: usize = 1000;
+const OVERTAKEN: usize = 5;
 
 /// Whom the work is of, with its weight and how many slots it may have; the last asks for one now and then.
 const TENANTS: [(&str, u32, Option<u32>); 4] = [
@@ -331,7 +331,7 @@ impl World {
                 Due::Asks if !over => {
                     let since_s = (at - self.base).as_secs_f64();
                     // A lull, and then more than there is room for.
-                    let every_s = [14.0, 2.5, 5.0][(since_s / 200.0) as usize % 3];
+                    let every_s = [20.0, 3.0, 6.0][(since_s / 100.0) as usize % 3];
                     self.ask_random();
                     let next_s = -self.unit().ln() * every_s;
                     self.note(seconds(next_s), Due::Asks);
@@ -779,7 +779,7 @@ impl World {
             0.0
         };
         let takes_s = load_s + base_s * slowness * need.size * luck;
-        let fate = self.below(25) as u8;
+        let fate = self.below(16) as u8;
         self.note(seconds(takes_s), Due::Ends(ticket.id.0, fate));
     }
 }
@@ -1178,7 +1178,7 @@ const POLICIES: [&str; 3] = ["least_loaded", "fastest", "match"];
 
 fn ran(policy: &str, price: [&str; 2], seed: u64, asks: bool) -> World {
     let mut world = World::new(policy, price, seed, asks);
-    world.run(1200.0);
+    world.run(1000.0);
     world
 }
 
@@ -1192,8 +1192,8 @@ fn what_is_told_of_a_decision_is_what_was_done() {
         let mut reasons = BTreeSet::new();
         for (i, price) in PRICES.iter().enumerate() {
             let told = ran(policy, *price, 7 + i as u64, true).told;
-            assert!(told.decisions > 250, "{policy}: {told:?}");
-            assert!(told.foretold > 8, "{policy}: {told:?}");
+            assert!(told.decisions > 150, "{policy}: {told:?}");
+            assert!(told.foretold > 3, "{policy}: {told:?}");
             let missed = hows.iter().find(|how| !told.how.contains_key(*how));
             assert_eq!(missed, None, "{policy}: {told:?}");
             let of_terms = told.terms.values().filter(|seen| **seen > 20).count();
@@ -1209,7 +1209,7 @@ fn what_is_told_of_a_decision_is_what_was_done() {
 fn the_same_seed_decides_the_same_twice_whether_anybody_asks_or_not() {
     for policy in POLICIES {
         let [asked, unasked] = [true, false].map(|asks| ran(policy, PRICES[1], 3, asks).seen);
-        assert!(asked.len() > 250, "{policy}: {}", asked.len());
+        assert!(asked.len() > 150, "{policy}: {}", asked.len());
         let differs = asked.iter().zip(&unasked).find(|(a, b)| a != b);
         assert_eq!(differs, None, "{policy}");
         assert_eq!(asked.len(), unasked.len(), "{policy}");
