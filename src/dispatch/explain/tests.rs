@@ -288,10 +288,25 @@ impl World {
         };
         let plan = world.plan.clone();
         world.happens(|rooms, now| (rooms.install(&plan, now), Vec::new()));
+        world.learned_before();
         for id in world.all() {
             world.probe(id);
         }
         world
+    }
+
+    /// What getting ready takes is known where a card changes hands: else it would hardly ever be learned there.
+    fn learned_before(&mut self) {
+        for (name, service, ..) in CLASSES {
+            let class = ClassKey {
+                service: self.plan.services[service].name.clone(),
+                class: name.into(),
+            };
+            let endpoint = ["both/one", "both/two"][service];
+            let estimator = &mut self.rooms.times.estimator;
+            estimator.learn(&class, endpoint, 1.0, seconds(14.0), true);
+            estimator.learn(&class, endpoint, 1.0, seconds(6.0), false);
+        }
     }
 
     fn all(&self) -> Vec<EndpointId> {
@@ -1214,4 +1229,45 @@ fn the_same_seed_decides_the_same_twice_whether_anybody_asks_or_not() {
         assert_eq!(differs, None, "{policy}");
         assert_eq!(asked.len(), unasked.len(), "{policy}");
     }
+}
+
+/// Both slots of the only node for a class are there at once, for two that waited.
+fn two_for_one_node(price: &str) -> World {
+    let mut world = World::new("match", [price; 2], 1, false);
+    world.lost(0);
+    let big = world.on(0)[0];
+    while world.rooms.fleet.usable(big) {
+        world.probe(big);
+    }
+    for _ in 0..2 {
+        world.ask(2, 0, 1.0, Vec::new(), world.now);
+    }
+    assert_eq!(world.rooms.schedule.waiting(), 2);
+    world.down.clear();
+    while !world.rooms.fleet.usable(big) {
+        world.probe(big);
+    }
+    world
+}
+
+#[test]
+fn money_that_the_first_of_two_spends_is_not_there_for_the_second() {
+    let rich = two_for_one_node("price: {usd_per_hour: 1}");
+    assert_eq!(rich.told.decisions, 2);
+    let enough_for_one = 0.75 * rich.rooms.spent_usd("one", rich.now);
+    let poor = two_for_one_node(&format!("price: {{usd_per_hour: {enough_for_one}}}"));
+    assert_eq!(poor.told.decisions, 1);
+}
+
+#[test]
+fn a_slot_that_cools_comes_free_before_one_that_works() {
+    let mut world = two_for_one_node("price: {usd_per_hour: 1}");
+    let big = world.on(0)[0];
+    let id = world.book.at_work[&big][0].ticket;
+    world.over(id, big, End::Aborted { began: true });
+    let ticket = world.tickets[&id].clone();
+    let looked = world.rooms.look(&ticket, world.now);
+    let of_big = looked.iter().find(|looked| looked.endpoint == big);
+    let wait_s = of_big.unwrap().terms.unwrap().wait_s;
+    assert!(wait_s <= 1.0, "{wait_s}");
 }
