@@ -1182,9 +1182,9 @@ impl World {
 
 const POLICIES: [&str; 3] = ["least_loaded", "fastest", "match"];
 
-fn ran(policy: &str, price: [&str; 2], seed: u64, asks: bool) -> World {
+fn ran(policy: &str, price: [&str; 2], seed: u64, asks: bool, until_s: f64) -> World {
     let mut world = World::new(policy, price, seed, asks);
-    world.run(1000.0);
+    world.run(until_s);
     world
 }
 
@@ -1197,7 +1197,7 @@ fn what_is_told_of_a_decision_is_what_was_done() {
     ]) {
         let mut reasons = BTreeSet::new();
         for (i, price) in PRICES.iter().enumerate() {
-            let told = ran(policy, *price, 7 + i as u64, true).told;
+            let told = ran(policy, *price, 7 + i as u64, true, 1000.0).told;
             assert!(told.decisions > 150, "{policy}: {told:?}");
             assert!(told.foretold > 3, "{policy}: {told:?}");
             let missed = hows.iter().find(|how| !told.how.contains_key(*how));
@@ -1214,8 +1214,9 @@ fn what_is_told_of_a_decision_is_what_was_done() {
 #[test]
 fn the_same_seed_decides_the_same_twice_whether_anybody_asks_or_not() {
     for policy in POLICIES {
-        let [asked, unasked] = [true, false].map(|asks| ran(policy, PRICES[1], 3, asks).seen);
-        assert!(asked.len() > 150, "{policy}: {}", asked.len());
+        let [asked, unasked] =
+            [true, false].map(|asks| ran(policy, PRICES[1], 3, asks, 400.0).seen);
+        assert!(asked.len() > 60, "{policy}: {}", asked.len());
         let differs = asked.iter().zip(&unasked).find(|(a, b)| a != b);
         assert_eq!(differs, None, "{policy}");
         assert_eq!(asked.len(), unasked.len(), "{policy}");
