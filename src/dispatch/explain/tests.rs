@@ -132,7 +132,7 @@ struct Book {
     first_spent: Option<Instant>,
     at_work_of: BTreeMap<Arc<str>, u32>,
     /// How often a service's class ran out of memory on a node.
-    short: BTreeMap<(Arc<str>, Arc<str>, Arc<str>), (u32, Instant)>,
+    short: BTreeMap<(ClassKey, Arc<str>), (u32, Instant)>,
 }
 
 #[derive(Clone)]
@@ -575,7 +575,7 @@ impl World {
             return;
         }
         let (service, class) = (&ticket.service, &ticket.need.class);
-        let key = (service.clone(), class.clone(), node.clone());
+        let key = (World::class(ticket), node.clone());
         let until = self.now + Duration::from_secs(24 * 3600);
         let ran = self.book.short.entry(key).or_insert((0, until));
         *ran = (ran.0 + 1, until);
@@ -695,14 +695,8 @@ impl World {
         &mut self,
         event: impl FnOnce(&mut Rooms, Instant) -> (Vec<fleet::Action>, Vec<Action>),
     ) {
-        let marks = |rooms: &Rooms| {
-            rooms
-                .fleet
-                .all()
-                .map(|e| (e.id(), (e.is_usable(), e.holds_card())))
-                .collect()
-        };
-        self.before = marks(&self.rooms);
+        let marks = |e: &fleet::Endpoint| (e.id(), (e.is_usable(), e.holds_card()));
+        self.before = self.rooms.fleet.all().map(marks).collect();
         self.queued = self.rooms.schedule.waiting() > 0;
         let (before, now) = (self.rooms.decided().count(), self.now);
         let (actions, given) = event(&mut self.rooms, now);
@@ -715,8 +709,8 @@ impl World {
             }
         }
         let decisions: Vec<Decision> = self.rooms.decided().skip(before).cloned().collect();
-        let grants = given.iter().filter_map(|action| match action {
-            Action::Grant(id, endpoint) => Some((*id, *endpoint)),
+        let grants = given.iter().map(|action| match action {
+            Action::Grant(id, endpoint) => (*id, *endpoint),
             Action::Refuse(id, why) => panic!("{id:?} was refused: {why}"),
         });
         let decided = decisions.iter().map(|d| (d.ticket, d.endpoint));
@@ -889,11 +883,8 @@ impl World {
     }
 
     fn is_short(&self, ticket: &Ticket, endpoint: &fleet::Endpoint) -> bool {
-        let (service, class) = (ticket.service.clone(), ticket.need.class.clone());
-        let times = self
-            .book
-            .short
-            .get(&(service, class, endpoint.node().name.clone()));
+        let key = (World::class(ticket), endpoint.node().name.clone());
+        let times = self.book.short.get(&key);
         times.is_some_and(|(times, until)| *times >= 2 && *until > self.now)
     }
 
@@ -1191,9 +1182,9 @@ impl World {
 
 const POLICIES: [&str; 3] = ["least_loaded", "fastest", "match"];
 
-fn ran(policy: &str, price: [&str; 2], seed: u64, asks: bool) -> World {
+fn ran(policy: &str, price: [&str; 2], seed: u64, asks: bool, until_s: f64) -> World {
     let mut world = World::new(policy, price, seed, asks);
-    world.run(1000.0);
+    world.run(until_s);
     world
 }
 
@@ -1206,7 +1197,7 @@ fn what_is_told_of_a_decision_is_what_was_done() {
     ]) {
         let mut reasons = BTreeSet::new();
         for (i, price) in PRICES.iter().enumerate() {
-            let told = ran(policy, *price, 7 + i as u64, true).told;
+            let told = ran(policy, *price, 7 + i as u64, true, 1000.0).told;
             assert!(told.decisions > 150, "{policy}: {told:?}");
             assert!(told.foretold > 3, "{policy}: {told:?}");
             let missed = hows.iter().find(|how| !told.how.contains_key(*how));
@@ -1223,8 +1214,9 @@ fn what_is_told_of_a_decision_is_what_was_done() {
 #[test]
 fn the_same_seed_decides_the_same_twice_whether_anybody_asks_or_not() {
     for policy in POLICIES {
-        let [asked, unasked] = [true, false].map(|asks| ran(policy, PRICES[1], 3, asks).seen);
-        assert!(asked.len() > 150, "{policy}: {}", asked.len());
+        let [asked, unasked] =
+            [true, false].map(|asks| ran(policy, PRICES[1], 3, asks, 400.0).seen);
+        assert!(asked.len() > 60, "{policy}: {}", asked.len());
         let differs = asked.iter().zip(&unasked).find(|(a, b)| a != b);
         assert_eq!(differs, None, "{policy}");
         assert_eq!(asked.len(), unasked.len(), "{policy}");
