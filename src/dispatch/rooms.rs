@@ -4,7 +4,7 @@ use super::fit::{self, Miss};
 use super::pools::Pools;
 use super::room::{FleetRoom, share};
 use super::shortages::Shortages;
-use super::spending::Spending;
+use super::spending::{self, Spending};
 use super::times::{Held, Times};
 use crate::config::plan::{HoldPlan, Plan, Sharing};
 use crate::fleet::{self, End, Fleet};
@@ -195,6 +195,12 @@ impl Rooms {
         if let schedule::Event::Arrived(ticket) = &mut event {
             ticket.barred = self.barred(ticket, now);
         }
+        let may_pay_later = match &event {
+            schedule::Event::Arrived(ticket) => {
+                spending::may_pay_later(ticket).then_some(ticket.id)
+            }
+            _ => None,
+        };
         self.times.refresh();
         let mut room = FleetRoom {
             fleet: &mut self.fleet,
@@ -206,6 +212,9 @@ impl Rooms {
             now,
         };
         let actions = self.schedule.apply(event, &mut room, now);
+        if let Some(ticket) = may_pay_later.filter(|ticket| self.schedule.is_waiting(*ticket)) {
+            self.spending.waits(ticket, now);
+        }
         self.decided.extend(self.schedule.decisions());
         let surplus = self.decided.len().saturating_sub(KEPT);
         self.decided.drain(..surplus);
@@ -279,6 +288,7 @@ impl Rooms {
             self.fleet.next_due(),
             self.schedule.next_due(),
             self.shortages.next_due(),
+            self.spending.next_due(),
         ];
         dues.into_iter().flatten().min()
     }
@@ -292,7 +302,9 @@ impl Rooms {
             self.shortages.lapse(now);
             self.rebar(now);
         }
-        if lapsed || is_due(self.schedule.next_due()) {
+        let paid = is_due(self.spending.next_due())
+            && (self.spending).look(|ticket| self.schedule.is_waiting(ticket), now);
+        if lapsed || paid || is_due(self.schedule.next_due()) {
             let (more, to_tickets) = self.schedule(schedule::Event::Freed, now);
             actions.extend(more);
             given.extend(to_tickets);

@@ -1,8 +1,8 @@
 //! What services spend on nodes that have a price, and whether they may.
 
 use crate::config::plan::PricePlan;
-use crate::schedule::Ticket;
-use std::collections::{BTreeMap, HashMap};
+use crate::schedule::{Ticket, TicketId};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::Candidate;
@@ -12,7 +12,13 @@ use tabane_api::Candidate;
 pub(super) struct Spending {
     start: Option<Instant>,
     services: HashMap<Arc<str>, BTreeMap<u64, f64>>,
+    /// Who may be paid for later though not now, and when they are looked at again.
+    later: HashSet<TicketId>,
+    due: Option<Instant>,
 }
+
+/// How often those are looked at again who wait until they may be paid for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// An hour, in minutes.
 const HOUR: u64 = 60;
@@ -41,10 +47,33 @@ impl Spending {
         sum.max(0.0)
     }
 
+    /// One waits that may be paid for later.
+    pub(super) fn waits(&mut self, ticket: TicketId, now: Instant) {
+        self.later.insert(ticket);
+        self.due.get_or_insert(now + LOOK);
+    }
+
+    /// When they are to be looked at again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// It is time: whether any of them waits still.
+    pub(super) fn look(&mut self, is_waiting: impl Fn(TicketId) -> bool, now: Instant) -> bool {
+        self.later.retain(|ticket| is_waiting(*ticket));
+        self.due = (!self.later.is_empty()).then(|| now + LOOK);
+        self.due.is_some()
+    }
+
     fn minute(&mut self, now: Instant) -> u64 {
         let start = *self.start.get_or_insert(now);
         now.saturating_duration_since(start).as_secs() / 60
     }
+}
+
+/// Whether time alone may change that a ticket is not to be paid for.
+pub(super) fn may_pay_later(ticket: &Ticket) -> bool {
+    !ticket.price.spill_after.is_zero() || ticket.price.usd_per_hour.is_some()
 }
 
 /// What a ticket's work is expected to cost at an endpoint, USD.

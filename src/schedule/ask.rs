@@ -122,6 +122,11 @@ impl Schedule {
         all.find(|ticket| is_asked(ticket))
     }
 
+    /// Whether a ticket waits.
+    pub fn is_waiting(&self, ticket: TicketId) -> bool {
+        self.waiting.contains_key(&ticket)
+    }
+
     /// What a ticket would get now if nobody else waited; `None`: it would wait.
     pub fn would(
         &self,

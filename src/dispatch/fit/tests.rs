@@ -18,6 +18,7 @@ struct Node {
     slots: u32,
     models: Option<&'static [&'static str]>,
     max_size: Option<f64>,
+    usd_per_hour: f64,
     /// What its probe shows.
     shows: &'static [&'static str],
 }
@@ -29,6 +30,7 @@ const NODE: Node = Node {
     slots: 1,
     models: None,
     max_size: None,
+    usd_per_hour: 0.0,
     shows: &[],
 };
 
@@ -49,6 +51,7 @@ fn rooms(nodes: &[Node]) -> (Rooms, PoolId) {
             name: node.name.into(),
             vram_mib: node.vram_mib,
             labels: names(node.labels).into_iter().collect(),
+            usd_per_hour: node.usd_per_hour,
             ..NodeFacts::default()
         }),
         target: Target {
@@ -324,6 +327,49 @@ fn who_waits_for_a_node_that_ran_out_of_memory_gets_it_when_the_day_is_over() {
     let (_, given) = rooms.tick(due);
     assert_eq!(due, now + Duration::from_secs(24 * 3600));
     assert_eq!(given, granted(2, small));
+}
+
+#[test]
+fn who_may_not_be_paid_for_yet_is_when_it_has_waited_long_enough_and_nothing_else_happens() {
+    let owned = Node {
+        name: "owned",
+        ..NODE
+    };
+    let cloud = Node {
+        name: "cloud",
+        usd_per_hour: 2.0,
+        ..NODE
+    };
+    let (mut rooms, pool) = rooms(&[owned, cloud]);
+    let (service, begin) = (Arc::from("render"), Instant::now());
+    let mut ask = |number| {
+        let mut ticket = ticket(TicketId(number), &service, pool, Need::of_class("a"), begin);
+        ticket.price.spill_after = Duration::from_secs(60);
+        rooms.schedule(schedule::Event::Arrived(ticket), begin).1
+    };
+    assert_eq!(ask(1).len(), 1, "the owned node is free");
+    assert_eq!(ask(2), []);
+    let paid_at = loop {
+        let now = rooms.next_due().expect("it is looked at again");
+        let (_, given) = rooms.tick(now);
+        let cloud = rooms.fleet.by_name("cloud/x").unwrap();
+        match &given[..] {
+            [] => assert!(now < begin + Duration::from_secs(61), "it waits on"),
+            [schedule::Action::Grant(TicketId(2), got)] if *got == cloud => break now,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(
+        paid_at >= begin + Duration::from_secs(30),
+        "waited {:?}",
+        paid_at - begin
+    );
+    let (_, given) = rooms.tick(rooms.next_due().unwrap());
+    assert_eq!(
+        (given, rooms.next_due()),
+        (Vec::new(), None),
+        "nobody waits"
+    );
 }
 
 fn ticket(id: TicketId, service: &Arc<str>, pool: PoolId, need: Need, now: Instant) -> Ticket {
