@@ -125,7 +125,8 @@ pub async fn finished(node: &ComfyNode, id: &str) -> Value {
     timeout(LONG, ended).await.unwrap();
     // What was seen comes before what is in the history.
     loop {
-        let history = get(node, &format!("/history/{id}")).await.json();
+        let path = format!("/history/{}", id.replace('/', "%2F"));
+        let history = get(node, &path).await.json();
         if let Some(entry) = history.get(id) {
             return entry.clone();
         }
