@@ -18,6 +18,9 @@ pub(crate) struct Cache {
     made: IndexMap<String, Made>,
     /// The signatures of the prompt at hand.
     signatures: HashMap<String, String>,
+    /// Which object each node of the prompt is, by node and class. It goes with the first prompt that has no such node.
+    objects: HashMap<(String, String), u64>,
+    made_objects: u64,
     /// So that what never is the same, is not.
     never: u64,
 }
@@ -35,6 +38,9 @@ impl Cache {
     /// Signs all nodes of a prompt, and lets go of what none of them made, unless more is kept.
     pub(crate) fn begin(&mut self, prompt: &Object, library: &Library, disk: &Disk, keeps: bool) {
         self.signatures.clear();
+        self.objects.retain(|(node, works_as), _| {
+            class_of(prompt, node, library).is_some_and(|class| class.works_as == *works_as)
+        });
         let mut own = HashMap::new();
         for node in prompt.keys() {
             let signed = self.sign_alone(prompt, node, library, disk);
@@ -66,6 +72,15 @@ impl Cache {
         }
     }
 
+    pub(crate) fn object(&mut self, node: &str, class: &str) -> u64 {
+        let made = &mut self.made_objects;
+        let key = (node.to_owned(), class.to_owned());
+        *self.objects.entry(key).or_insert_with(|| {
+            *made += 1;
+            *made
+        })
+    }
+
     pub(crate) fn get(&self, node: &str) -> Option<&Made> {
         self.made.get(self.signatures.get(node)?)
     }
@@ -78,6 +93,7 @@ impl Cache {
 
     pub(crate) fn clear(&mut self) {
         self.made.clear();
+        self.objects.clear();
     }
 
     fn sign_alone(

@@ -173,16 +173,20 @@ impl Disk {
             .replace("%width%", &width.to_string())
             .replace("%height%", &height.to_string());
         let top = self.folder(kind);
-        let path = self
-            .below(&top, &prefix)
-            .filter(|path| *path != top)
-            .ok_or("**** ERROR: Saving image outside the output folder is not allowed.")?;
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let folder = path.parent().unwrap_or(&top).to_owned();
+        let path = self.below(&top, &prefix).ok_or_else(|| {
+            let [folder, top] = [top.join(&prefix), top.clone()].map(|p| p.display().to_string());
+            format!(
+                "**** ERROR: Saving image outside the output folder is not allowed.\n full_output_folder: {folder}\n         output_dir: {top}\n         commonpath: /"
+            )
+        })?;
+        // Nothing is the folder itself, whose name is a dot.
+        let (folder, name) = if path == top {
+            (top.clone(), ".".to_owned())
+        } else {
+            let name = path.file_name().unwrap_or_default();
+            let folder = path.parent().unwrap_or(&top).to_owned();
+            (folder, name.to_string_lossy().into_owned())
+        };
         let subfolder = folder.strip_prefix(&top).unwrap_or(Path::new(""));
         let subfolder = subfolder.to_string_lossy().into_owned();
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
@@ -236,7 +240,8 @@ impl Disk {
             path = folder.join(&name);
             i += 1;
         }
-        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        // A folder within the name is not made.
+        let made = fs::create_dir_all(&folder);
         Some(made.and_then(|()| fs::write(&path, written)).map(|()| name))
     }
 }

@@ -55,7 +55,8 @@ pub(crate) fn answer(server: &Server, call: &Call, parts: &[&str]) -> Option<Rep
             ok(&told.collect())
         }
         ["extensions"] => ok(&Json::List(vec!["/extensions/core/widgetInputs.js".into()])),
-        ["i18n"] | ["workflow_templates"] | ["node_replacements"] => ok(&object! {}),
+        ["i18n"] | ["workflow_templates"] => ok(&object! {}),
+        ["node_replacements"] if spec.version.names_what_is_wrong() => ok(&object! {}),
         ["global_subgraphs"] if spec.version.has_jobs() => ok(&object! {}),
         ["internal", "folder_paths"] => {
             let told: Object = folders()

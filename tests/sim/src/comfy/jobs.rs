@@ -3,10 +3,10 @@
 use super::json::{Json, Object, object};
 use super::prompt::is_canonical_uuid;
 use super::queue::{Item, Past, Queue};
-use super::reply::{Reply, empty, json, ok};
-use super::routes::{Call, decoded};
+use super::reply::{Reply, json, ok};
+use super::routes::{Call, decoded, missing};
 use super::server::Server;
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 const STATUSES: [&str; 5] = ["pending", "in_progress", "completed", "failed", "cancelled"];
 
@@ -17,11 +17,7 @@ const SEEN: [&str; 5] = ["images", "video", "audio", "3d", "text"];
 pub(crate) fn answer(server: &Server, call: &Call, rest: &str) -> Reply {
     let version = server.spec.version;
     if !version.has_jobs() {
-        return empty(if call.method == Method::GET {
-            StatusCode::NOT_FOUND
-        } else {
-            StatusCode::METHOD_NOT_ALLOWED
-        });
+        return missing(call);
     }
     let parts: Vec<String> = rest.split('/').skip(1).map(decoded).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -32,8 +28,7 @@ pub(crate) fn answer(server: &Server, call: &Call, rest: &str) -> Reply {
         ("POST", [id, "cancel"]) if version.is_strict() => {
             ok(&object! {"cancelled": cancel(server, id)})
         }
-        ("GET", _) => empty(StatusCode::NOT_FOUND),
-        _ => empty(StatusCode::METHOD_NOT_ALLOWED),
+        _ => missing(call),
     }
 }
 

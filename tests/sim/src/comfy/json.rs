@@ -91,6 +91,19 @@ impl Json {
         }
     }
 
+    /// What Python calls its type.
+    pub(crate) fn python_type(&self) -> &'static str {
+        match self {
+            Json::Null => "NoneType",
+            Json::Bool(_) => "bool",
+            Json::Number(number) if number.is_f64() => "float",
+            Json::Number(_) => "int",
+            Json::Text(_) => "str",
+            Json::List(_) => "list",
+            Json::Object(_) => "dict",
+        }
+    }
+
     /// What Python's `str()` makes of it.
     pub(crate) fn python(&self) -> String {
         match self {

@@ -4,10 +4,11 @@
 use super::disk::{Disk, Kind};
 use super::json::{Json, Object, object};
 use super::spec::Spec;
+use super::view::is_image;
 use indexmap::IndexMap;
 
 /// Folders of models that every server has, also where they are empty.
-pub(crate) const FOLDERS: [&str; 14] = [
+pub(crate) const FOLDERS: [&str; 20] = [
     "checkpoints",
     "configs",
     "loras",
@@ -17,11 +18,17 @@ pub(crate) const FOLDERS: [&str; 14] = [
     "clip_vision",
     "style_models",
     "embeddings",
+    "diffusers",
+    "vae_approx",
     "controlnet",
+    "gligen",
     "upscale_models",
-    "hypernetworks",
     "custom_nodes",
+    "hypernetworks",
+    "photomaker",
+    "classifiers",
     "model_patches",
+    "audio_encoders",
 ];
 
 pub(crate) struct Library {
@@ -158,7 +165,7 @@ impl Class {
             order.insert(group.clone(), told.keys().map(String::as_str).collect());
             input.insert(group.clone(), told.into());
         }
-        object! {
+        let mut told = object! {
             "input": input,
             "input_order": order,
             "output": self.get("output").clone(),
@@ -170,14 +177,34 @@ impl Class {
             "python_module": self.get("python_module").clone(),
             "category": self.get("category").clone(),
             "output_node": self.is_output(),
+        };
+        // What only some classes tell.
+        if let Json::Object(told) = &mut told {
+            for key in ["deprecated", "experimental", "api_node"] {
+                if let Some(value) = self.definition.get(key) {
+                    told.insert(key.into(), value.clone());
+                }
+            }
         }
+        told
     }
 }
 
-/// `@folder` stands for the names of the models in it, `@input` for the files that were uploaded.
+/// `@folder` stands for the names of the models in it, `@input` for the files that were uploaded, `@images` for those that are
+/// pictures by their names.
 fn live(kind: &Json, spec: &Spec, disk: &Disk) -> Json {
     match kind.text().and_then(|kind| kind.strip_prefix('@')) {
         Some("input") => disk.names(Kind::Input).into(),
+        Some("images") => {
+            let names = disk.names(Kind::Input).into_iter();
+            names.filter(|name| is_image(name)).collect()
+        }
+        // One is always there.
+        Some("vae") => spec
+            .names("vae")
+            .into_iter()
+            .chain(["pixel_space".into()])
+            .collect(),
         Some(folder) => spec.names(folder).into(),
         None => kind.clone(),
     }

@@ -36,7 +36,7 @@ fn read(part: &[u8]) -> Option<Part> {
     })?;
     Some(Part {
         name: parameter(disposition, "name")?,
-        file: parameter(disposition, "filename"),
+        file: parameter(disposition, "filename").filter(|name| !name.is_empty()),
         bytes: part[end + 4..].to_vec(),
     })
 }

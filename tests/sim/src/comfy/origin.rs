@@ -61,7 +61,8 @@ fn is_foreign(host: &str, origin: &str) -> bool {
 
 /// A host and its port.
 fn authority(url: &str) -> Option<(String, Option<u16>)> {
-    let uri: Uri = url.parse().ok()?;
+    // `null` is an origin without a host.
+    let uri: Uri = url.contains("://").then_some(url)?.parse().ok()?;
     let host = uri.host()?.trim_matches(['[', ']']).to_owned();
     Some((host, uri.port_u16()))
 }

@@ -1,6 +1,7 @@
 //! Pictures, small enough to make many of them: one of a single colour is not spread out until it must be.
 
 use super::json::Json;
+use super::mosaic;
 use sha2::{Digest, Sha256};
 use std::io::Cursor;
 
@@ -211,6 +212,13 @@ impl Picture {
                 pixels.flat_map(|[r, g, b, _]| [*r, *g, *b]).collect()
             }
         }
+    }
+
+    /// A JPEG, of squares.
+    pub(crate) fn jpeg(&self) -> Vec<u8> {
+        let squares = |pixels: u32| pixels.div_ceil(8).min(8191) as u16;
+        let (columns, rows) = (squares(self.width), squares(self.height));
+        mosaic::jpeg(columns, rows, |x, y| self.at(x * 8, y * 8))
     }
 
     /// A WebP. Its quality is the best, whatever is asked for.

@@ -32,8 +32,11 @@ pub(crate) async fn post(server: &Arc<Server>, call: &Call) -> io::Result<Reply>
             Object::new(),
         ));
     }
-    let Ok(Json::Object(asked)) = call.json() else {
-        return Ok(broken());
+    let asked = match call.json() {
+        Ok(Json::Object(asked)) => asked,
+        // In a list, there is no prompt either.
+        Ok(Json::List(_)) => Object::new(),
+        _ => return Ok(broken()),
     };
     let reply = accept(server, call, asked).unwrap_or_else(broken);
     match knobs.submission {
@@ -79,8 +82,10 @@ fn accept(server: &Server, call: &Call, mut asked: Object) -> Option<Reply> {
         Some(id) if version.takes_prompt_id() && !version.is_strict() => id.python(),
         _ => uuid(),
     };
-    let Json::Object(mut prompt) = prompt else {
-        return None;
+    let mut prompt = match prompt {
+        Json::Object(prompt) => prompt,
+        Json::List(nothing) if nothing.is_empty() => Object::new(),
+        _ => return None,
     };
     let rules = Rules {
         library: &server.library,

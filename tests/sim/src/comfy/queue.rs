@@ -180,15 +180,18 @@ impl Queue {
         }
     }
 
-    /// The last `max` ones; with an offset, from there on.
-    pub(crate) fn history_json(&self, max: Option<usize>, offset: Option<usize>) -> Json {
-        let offset = match (offset, max) {
+    /// The last `max` ones; with an offset, from there on. What makes no sense gives what Python's loop makes of it: one that
+    /// has an offset looks at `max` only after the first.
+    pub(crate) fn history_json(&self, max: Option<i64>, offset: Option<i64>) -> Json {
+        let length = self.history.len() as i64;
+        let offset = match (offset.filter(|offset| *offset >= 0), max) {
             (Some(offset), _) => offset,
-            (None, Some(max)) => self.history.len().saturating_sub(max),
+            (None, Some(max)) => length - max,
             (None, None) => 0,
         };
-        let shown = self.history.iter().skip(offset);
-        let shown = shown.take(max.unwrap_or(usize::MAX));
+        let offset = usize::try_from(offset).unwrap_or(0);
+        let most = max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(0).max(1));
+        let shown = self.history.iter().skip(offset).take(most);
         let shown: Object = shown.map(|(id, past)| (id.clone(), past.json())).collect();
         shown.into()
     }

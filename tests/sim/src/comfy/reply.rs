@@ -3,8 +3,9 @@
 use super::json::Json;
 use crate::answer::Body;
 use bytes::Bytes;
+use futures::stream;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
 
 pub(crate) type Reply = Response<Body>;
 
@@ -18,7 +19,18 @@ pub(crate) fn ok(body: &Json) -> Reply {
 
 /// `web.Response(status=..)`
 pub(crate) fn empty(status: StatusCode) -> Reply {
-    with(status, "application/octet-stream", Bytes::new())
+    let mut reply = with(status, "", Bytes::new());
+    reply.headers_mut().remove(header::CONTENT_TYPE);
+    reply
+}
+
+/// A file's answer that has no file: nothing, of a length that is not known before.
+pub(crate) fn no_file(status: StatusCode, kind: &str) -> Reply {
+    let nothing = StreamBody::new(stream::empty()).boxed_unsync();
+    let mut reply = Response::new(nothing);
+    *reply.status_mut() = status;
+    set(&mut reply, header::CONTENT_TYPE, kind);
+    reply
 }
 
 pub(crate) fn text(status: StatusCode, text: &str) -> Reply {
@@ -28,7 +40,9 @@ pub(crate) fn text(status: StatusCode, text: &str) -> Reply {
 /// What becomes of an exception that nobody caught.
 pub(crate) fn broken() -> Reply {
     let told = "500 Internal Server Error\n\nServer got itself in trouble";
-    text(StatusCode::INTERNAL_SERVER_ERROR, told)
+    let mut reply = text(StatusCode::INTERNAL_SERVER_ERROR, told);
+    set(&mut reply, header::CONNECTION, "close");
+    reply
 }
 
 pub(crate) fn with(status: StatusCode, kind: &str, body: impl Into<Bytes>) -> Reply {

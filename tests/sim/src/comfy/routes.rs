@@ -2,7 +2,7 @@
 //! exception there is so here.
 
 use super::json::{Json, object};
-use super::reply::{self, Reply, broken, empty, ok};
+use super::reply::{self, Reply, broken, empty, no_file, ok};
 use super::seen::Saw;
 use super::server::{MOST_UPLOAD, Server};
 use super::{control, info, jobs, origin, prompt, socket, upload, users, view};
@@ -174,9 +174,14 @@ async fn route(server: &Arc<Server>, call: Call) -> io::Result<Reply> {
 }
 
 /// Below `/` lie files, which can be got and nothing else.
-fn missing(call: &Call) -> Reply {
+pub(crate) fn missing(call: &Call) -> Reply {
     if call.method == Method::GET {
-        return empty(StatusCode::NOT_FOUND);
+        let mut reply = no_file(StatusCode::NOT_FOUND, "application/octet-stream");
+        // That there is none is found after it was decided how long it may be kept.
+        if view::is_image(&call.path) {
+            reply::set(&mut reply, header::CACHE_CONTROL, "public, max-age=86400");
+        }
+        return reply;
     }
     let mut reply = reply::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
     reply::set(&mut reply, header::ALLOW, "GET,HEAD");
@@ -237,7 +242,6 @@ fn history(server: &Server, call: &Call) -> Reply {
     let (Ok(max), Ok(offset)) = (number("max_items"), number("offset")) else {
         return broken();
     };
-    let [max, offset] = [max, offset].map(|n| n.and_then(|n| usize::try_from(n).ok()));
     ok(&server.queue.lock().history_json(max, offset))
 }
 

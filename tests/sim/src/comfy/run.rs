@@ -24,6 +24,8 @@ use tokio::time::sleep;
 pub(crate) struct Run<'a> {
     pub(crate) server: &'a Server,
     pub(crate) item: &'a Item,
+    /// Which object of its class the node is that is executed now.
+    pub(crate) object: u64,
     client: Option<&'a str>,
     progress: IndexMap<String, Progress>,
     messages: Vec<Json>,
@@ -78,6 +80,7 @@ impl<'a> Run<'a> {
         Run {
             server,
             item,
+            object: 0,
             client: item.client(),
             progress: IndexMap::new(),
             messages: Vec::new(),
@@ -188,6 +191,7 @@ impl<'a> Run<'a> {
             self.server
                 .send(&progress_text(node, &format!("{node} works")), None);
         }
+        self.object = cache.object(node, &class.works_as);
         self.misbehave(node).await?;
         self.pause(self.server.knobs().node_time(&class.works_as))
             .await?;

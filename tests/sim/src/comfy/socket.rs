@@ -89,8 +89,10 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
                 sid: sid.to_owned(),
                 text: said.to_string(),
             });
-            if std::mem::take(&mut first) {
-                negotiate(server, sid, said.as_bytes());
+            // What is no object is not counted.
+            if first && let Ok(said @ Json::Object(_)) = Json::read(said.as_bytes()) {
+                first = false;
+                negotiate(server, sid, &said);
             }
         }
         Ok(())
@@ -113,8 +115,7 @@ fn greet(server: &Server, sid: &str) {
     }
 }
 
-fn negotiate(server: &Server, sid: &str, said: &[u8]) {
-    let said = Json::read(said).unwrap_or_default();
+fn negotiate(server: &Server, sid: &str, said: &Json) {
     let is_flags = said.get("type").and_then(Json::text) == Some("feature_flags");
     if is_flags && server.spec.version.tells_progress_state() {
         server

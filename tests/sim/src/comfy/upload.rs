@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 pub(crate) async fn post(server: &Arc<Server>, call: &Call, is_mask: bool) -> Reply {
     let kind = call.header(header::CONTENT_TYPE).unwrap_or("");
-    let Some(parts) = parts(kind, &call.body) else {
-        return broken();
+    let parts = match parts(kind, &call.body) {
+        Some(parts) => parts,
+        None if kind.starts_with("multipart/") => return broken(),
+        None => Vec::new(),
     };
     let server = server.clone();
     let reply = tokio::task::spawn_blocking(move || store(&server, &parts, is_mask)).await;
@@ -33,8 +35,12 @@ fn store(server: &Server, parts: &[Part], is_mask: bool) -> Reply {
         return broken();
     };
     let image = parts.iter().find(|part| part.name == "image");
-    let Some((image, name)) = image.and_then(|part| Some((part, part.file.as_deref()?))) else {
+    let Some(image) = image.filter(|part| part.file.is_some() || !part.bytes.is_empty()) else {
         return bad();
+    };
+    let Some(name) = image.file.as_deref() else {
+        // A text is no file.
+        return broken();
     };
     let subfolder = text("subfolder").unwrap_or("");
     let overwrite = matches!(text("overwrite"), Some("true" | "1"));

@@ -1,9 +1,10 @@
 //! What a user keeps on a node: settings, and files such as workflows. One user, without a name.
 
 use super::json::{Json, Object, object};
-use super::reply::{Reply, broken, empty, json, ok, text, with};
+use super::reply::{Reply, broken, empty, json, ok, text};
 use super::routes::Call;
 use super::server::Server;
+use super::view;
 use http::StatusCode;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,10 @@ use std::time::UNIX_EPOCH;
 
 pub(crate) fn answer(server: &Server, call: &Call, parts: &[&str]) -> Option<Reply> {
     Some(match (call.method.as_str(), parts) {
-        ("GET", ["users"]) => ok(&object! {"storage": "server", "migrated": true}),
+        ("GET", ["users"]) => {
+            let migrated = server.disk.user().exists();
+            ok(&object! {"storage": "server", "migrated": migrated})
+        }
         ("GET", ["settings"]) => ok(&settings(server).into()),
         ("GET", ["settings", id]) => ok(&settings(server).get(*id).cloned().into()),
         ("POST", ["settings"]) => match call.json() {
@@ -132,9 +136,9 @@ fn told(path: &Path, name: &str) -> Json {
 
 fn one(server: &Server, call: &Call, path: &Path) -> Reply {
     match call.method.as_str() {
-        "GET" => match fs::read(path) {
-            Ok(bytes) => with(StatusCode::OK, "application/octet-stream", bytes),
-            Err(_) => empty(StatusCode::NOT_FOUND),
+        "GET" => match path.file_name() {
+            Some(name) => view::file(path, &name.to_string_lossy(), call),
+            None => empty(StatusCode::NOT_FOUND),
         },
         "POST" => {
             if call.query("overwrite") == Some("false") && path.exists() {

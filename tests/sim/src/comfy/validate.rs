@@ -257,20 +257,12 @@ impl Validation<'_> {
                 continue;
             }
             let by_file = checks_file && input.name == "image";
-            match self.value(id, &input, value, by_file) {
-                Ok(Json::Text(name)) if by_file && rules.disk.input(&name).is_none() => {
-                    let details = format!("image - Invalid image file: {name}");
-                    let message = "Custom validation failed for node";
-                    errors.push(input.problem(
-                        "custom_validation_failed",
-                        message,
-                        &details,
-                        object! {},
-                    ));
-                }
-                Ok(_) => {}
-                Err(error) => errors.push(error),
+            if let Err(error) = self.value(id, &input, value, by_file) {
+                errors.push(error);
             }
+        }
+        if checks_file {
+            errors.extend(self.file(id, &class.works_as)?);
         }
         let before = self.seen.shift_remove(id).unwrap_or((true, Vec::new()));
         let valid = before.0 && valid && errors.is_empty();
@@ -279,13 +271,42 @@ impl Validation<'_> {
         Ok(valid)
     }
 
+    /// What the class itself says of the file that it is to load.
+    fn file(&self, id: &str, class: &str) -> Result<Option<Json>, Raised> {
+        let inputs = self.prompt[id].get("inputs");
+        let named = inputs.and_then(|inputs| inputs.get("image"));
+        let name = match named {
+            Some(Json::Text(name)) => name,
+            None | Some(Json::List(_)) => {
+                // One of them has its check from another.
+                let class = class.trim_end_matches("Output");
+                let told = "missing 1 required positional argument: 'image'";
+                return Err(Raised {
+                    kind: "TypeError",
+                    text: format!("{class}.VALIDATE_INPUTS() {told}"),
+                });
+            }
+            Some(other) => {
+                let kind = other.python_type();
+                return Err(Raised {
+                    kind: "AttributeError",
+                    text: format!("'{kind}' object has no attribute 'endswith'"),
+                });
+            }
+        };
+        let wrong = self.rules.disk.input(name).is_none().then(|| {
+            let details = format!("image - Invalid image file: {name}");
+            let message = "Custom validation failed for node";
+            let extra = object! {"input_name": "image"};
+            problem("custom_validation_failed", message, &details, extra)
+        });
+        Ok(wrong)
+    }
+
     fn cycle(&mut self, start: usize, id: &str) -> Result<bool, Raised> {
         if !self.rules.spec.version.names_what_is_wrong() {
-            let text = "maximum recursion depth exceeded".to_owned();
-            return Err(Raised {
-                kind: "RecursionError",
-                text,
-            });
+            // Older ones recurse until Python stops them, and then forget why.
+            return Ok(false);
         }
         let nodes: Vec<String> = self.way[start..].to_vec();
         let told = nodes.iter().map(String::as_str).chain([id]).map(|node| {
@@ -485,14 +506,7 @@ fn fits(given: &Json, wanted: &Json) -> bool {
 
 /// What Python's `int`, `float`, `str` and `bool` make of a value, or why they make nothing of it.
 fn convert(kind: &str, value: &Json) -> Result<Json, String> {
-    let wrong = |what: &str| {
-        let kind = match value {
-            Json::Null => "NoneType",
-            Json::Object(_) => "dict",
-            _ => "list",
-        };
-        format!("{what} or a real number, not '{kind}'")
-    };
+    let wrong = |what: &str| format!("{what} or a real number, not '{}'", value.python_type());
     match (kind, value) {
         ("INT", Json::Number(number)) if number.is_f64() => {
             Ok((number.as_f64().unwrap_or(0.0).trunc() as i64).into())

@@ -2,11 +2,12 @@
 
 use super::disk::{Disk, Kind};
 use super::picture::Picture;
-use super::reply::{Reply, broken, empty, set, with};
+use super::reply::{Reply, broken, empty, no_file, set, with};
 use super::routes::Call;
 use super::server::Server;
 use http::{StatusCode, header};
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,7 +28,7 @@ pub(crate) async fn get(server: &Arc<Server>, call: &Call) -> Reply {
         return empty(StatusCode::NOT_FOUND);
     };
     let preview = call.query("preview").map(str::to_owned);
-    let channel = call.query("channel").unwrap_or("rgba").to_owned();
+    let channel = call.query("channel").unwrap_or("").to_owned();
     let mut reply = if preview.is_some() || channel == "rgb" || channel == "a" {
         let seen =
             tokio::task::spawn_blocking(move || seen(&path, preview.as_deref(), &channel)).await;
@@ -49,7 +50,7 @@ pub(crate) fn cached(path: &str, mut reply: Reply) -> Reply {
     let is_entry = name.starts_with("index") && name.ends_with(".json");
     let control = if path.ends_with(".js") || path.ends_with(".css") || is_entry {
         "no-cache"
-    } else if !IMAGES.iter().any(|end| path.to_lowercase().ends_with(end)) {
+    } else if !is_image(path) {
         return reply;
     } else {
         match reply.status().as_u16() {
@@ -59,8 +60,15 @@ pub(crate) fn cached(path: &str, mut reply: Reply) -> Reply {
             _ => return reply,
         }
     };
-    set(&mut reply, header::CACHE_CONTROL, control);
+    if !reply.headers().contains_key(header::CACHE_CONTROL) {
+        set(&mut reply, header::CACHE_CONTROL, control);
+    }
     reply
+}
+
+pub(crate) fn is_image(path: &str) -> bool {
+    let path = path.to_lowercase();
+    IMAGES.iter().any(|end| path.ends_with(end))
 }
 
 fn find(server: &Server, call: &Call) -> Result<PathBuf, StatusCode> {
@@ -99,7 +107,9 @@ fn seen(path: &Path, preview: Option<&str>, channel: &str) -> Reply {
     };
     let picture = Picture::read(&bytes);
     match (preview, channel) {
-        // A JPEG would do, too; which of the two is asked for is not told apart here.
+        (Some(kind), _) if kind.starts_with("jpeg") && !channel.contains('a') => {
+            with(StatusCode::OK, "image/jpeg", picture.jpeg())
+        }
         (Some(_), "rgb") => with(StatusCode::OK, "image/webp", picture.opaque().webp()),
         (Some(_), _) => with(StatusCode::OK, "image/webp", picture.webp()),
         (None, "rgb") => with(StatusCode::OK, "image/png", picture.opaque().png(&[])),
@@ -107,7 +117,8 @@ fn seen(path: &Path, preview: Option<&str>, channel: &str) -> Reply {
     }
 }
 
-fn file(path: &Path, name: &str, call: &Call) -> Reply {
+/// A file, or the part of it that is asked for, unless it is known.
+pub(crate) fn file(path: &Path, name: &str, call: &Call) -> Reply {
     let (Ok(bytes), Ok(meta)) = (fs::read(path), fs::metadata(path)) else {
         return empty(StatusCode::NOT_FOUND);
     };
@@ -123,13 +134,12 @@ fn file(path: &Path, name: &str, call: &Call) -> Reply {
     } else {
         ranged(call, &etag, kind, bytes)
     };
-    set(&mut reply, header::ETAG, &etag);
-    set(
-        &mut reply,
-        header::LAST_MODIFIED,
-        &httpdate::fmt_http_date(changed),
-    );
-    set(&mut reply, header::ACCEPT_RANGES, "bytes");
+    if reply.status() != StatusCode::RANGE_NOT_SATISFIABLE {
+        set(&mut reply, header::ETAG, &etag);
+        let changed = httpdate::fmt_http_date(changed);
+        set(&mut reply, header::LAST_MODIFIED, &changed);
+        set(&mut reply, header::ACCEPT_RANGES, "bytes");
+    }
     reply
 }
 
@@ -150,27 +160,18 @@ fn is_unchanged(call: &Call, etag: &str, changed: SystemTime) -> bool {
 }
 
 fn ranged(call: &Call, etag: &str, kind: &str, bytes: Vec<u8>) -> Reply {
-    let asked = call
-        .header(header::RANGE)
-        .and_then(|range| range.strip_prefix("bytes="));
     let fits = call
         .header(header::IF_RANGE)
         .is_none_or(|known| known == etag);
-    let Some((from, to)) = asked
-        .filter(|_| fits)
-        .and_then(|range| range.split_once('-'))
-    else {
+    let Some(asked) = call.header(header::RANGE).filter(|_| fits) else {
         return with(StatusCode::OK, kind, bytes);
     };
     let size = bytes.len();
-    let range = match (from.parse::<usize>(), to.parse::<usize>()) {
-        (Ok(from), Ok(to)) => from..to.saturating_add(1).min(size),
-        (Ok(from), Err(_)) if to.is_empty() => from..size,
-        (Err(_), Ok(last)) if from.is_empty() => size.saturating_sub(last)..size,
-        _ => return with(StatusCode::OK, kind, bytes),
-    };
-    let Some(part) = bytes.get(range.clone()).filter(|part| !part.is_empty()) else {
-        let mut reply = empty(StatusCode::RANGE_NOT_SATISFIABLE);
+    let range = asked
+        .strip_prefix("bytes=")
+        .and_then(|asked| range(asked, size));
+    let Some(range) = range.filter(|range| range.start < range.end) else {
+        let mut reply = no_file(StatusCode::RANGE_NOT_SATISFIABLE, kind);
         set(
             &mut reply,
             header::CONTENT_RANGE,
@@ -178,10 +179,22 @@ fn ranged(call: &Call, etag: &str, kind: &str, bytes: Vec<u8>) -> Reply {
         );
         return reply;
     };
+    let part = bytes.get(range.clone()).unwrap_or_default();
     let told = format!("bytes {}-{}/{size}", range.start, range.end - 1);
     let mut reply = with(StatusCode::PARTIAL_CONTENT, kind, part.to_vec());
     set(&mut reply, header::CONTENT_RANGE, &told);
     reply
+}
+
+/// The one range that is asked for; several are not understood.
+fn range(asked: &str, size: usize) -> Option<Range<usize>> {
+    let (from, to) = asked.split_once('-')?;
+    Some(match (from.parse::<usize>(), to.parse::<usize>()) {
+        (Ok(from), Ok(to)) => from..to.saturating_add(1).min(size),
+        (Ok(from), Err(_)) if to.is_empty() => from..size,
+        (Err(_), Ok(last)) if from.is_empty() => size.saturating_sub(last)..size,
+        _ => return None,
+    })
 }
 
 /// Pages and scripts are not shown, but saved.

@@ -129,8 +129,8 @@ pub(crate) async fn work(
                 one.iter().chain(other.iter()).cloned().collect(),
             )])
         }
-        "SaveImage" => save(run, node, inputs, Kind::Output).await,
-        "PreviewImage" => save(run, node, inputs, Kind::Temp).await,
+        "SaveImage" => save(run, inputs, Kind::Output).await,
+        "PreviewImage" => save(run, inputs, Kind::Temp).await,
         "SaveImageWebsocket" => {
             let all = inputs.pictures("images")?;
             for i in 0..all.len() {
@@ -269,10 +269,10 @@ async fn sleep(run: &mut Run<'_>, node: &str, seconds: f64) -> Result<(), Stop> 
     }
 }
 
-async fn save(run: &Run<'_>, node: &str, inputs: Inputs<'_>, kind: Kind) -> Result<Done, Stop> {
+async fn save(run: &Run<'_>, inputs: Inputs<'_>, kind: Kind) -> Result<Done, Stop> {
     let pictures = inputs.pictures("images")?;
     let prefix = match kind {
-        Kind::Temp => format!("ComfyUI_temp_{}", letters(run, node)),
+        Kind::Temp => format!("ComfyUI_temp_{}", letters(run)),
         _ => inputs.text("filename_prefix").to_owned(),
     };
     let size = pictures
@@ -312,10 +312,10 @@ async fn save(run: &Run<'_>, node: &str, inputs: Inputs<'_>, kind: Kind) -> Resu
     Ok((Vec::new(), Some(object! {"images": saved})))
 }
 
-/// Five letters that are a process' and a node's own.
-fn letters(run: &Run<'_>, node: &str) -> String {
-    let life = run.server.life.to_be_bytes();
-    let mut left = mark(&[run.server.spec.name.as_bytes(), &life, node.as_bytes()]);
+/// Five letters that are a node's own, for as long as each prompt has it.
+fn letters(run: &Run<'_>) -> String {
+    let own = [run.server.life, run.object].map(u64::to_be_bytes);
+    let mut left = mark(&[run.server.spec.name.as_bytes(), &own.concat()]);
     let letter = |_| {
         let letter = char::from(b'a' + (left % 26) as u8);
         left /= 26;
@@ -369,7 +369,14 @@ impl<'a> Inputs<'a> {
     fn pictures(self, name: &str) -> Result<Arc<Vec<Picture>>, Stop> {
         match self.0.get(name) {
             Some(Value::Pictures(pictures)) => Ok(pictures.clone()),
-            _ => Err(Stop::failed("AttributeError", "no such attribute 'shape'")),
+            other => {
+                let kind = match other {
+                    Some(Value::Plain(json)) => json.python_type(),
+                    _ => "NoneType",
+                };
+                let told = format!("'{kind}' object has no attribute 'shape'");
+                Err(Stop::failed("AttributeError", &told))
+            }
         }
     }
 

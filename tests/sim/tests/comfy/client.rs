@@ -47,10 +47,21 @@ pub async fn ask(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Result<Answer, String> {
+    ask_at(&node.url(), method, path, headers, body).await
+}
+
+/// The same of a server that is not ours.
+pub async fn ask_at(
+    base: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Result<Answer, String> {
     let http = Http::builder(TokioExecutor::new()).build_http();
     let mut request = Request::new(Full::<Bytes>::from(body.into()));
     *request.method_mut() = Method::from_bytes(method.as_bytes()).unwrap();
-    *request.uri_mut() = format!("{}{path}", node.url()).parse().unwrap();
+    *request.uri_mut() = format!("{base}{path}").parse().unwrap();
     for (name, value) in headers {
         let name: http::HeaderName = name.parse().unwrap();
         request.headers_mut().insert(name, value.parse().unwrap());

@@ -9,6 +9,7 @@ mod files;
 mod misbehaviour;
 mod prompts;
 mod queue;
+mod real;
 mod replay;
 mod sockets;
 mod versions;

@@ -60,7 +60,11 @@ async fn without_a_prompt_or_an_output_it_says_so() {
             r#"{"error": {"type": "prompt_no_outputs", "message": "Prompt has no outputs", "details": "", "extra_info": {}}, "node_errors": {}}"#
         )
     );
-    for odd in ["{", "[]", r#"{"prompt": 3}"#, r#"{"prompt": {"1": 3}}"#] {
+    for nothing in ["[]", r#"{"prompt": []}"#] {
+        let answer = ask(&node, "POST", "/prompt", &[], nothing).await.unwrap();
+        assert_eq!(answer.status, 400, "{nothing}");
+    }
+    for odd in ["{", "", r#"{"prompt": 3}"#, r#"{"prompt": {"1": 3}}"#] {
         let answer = ask(&node, "POST", "/prompt", &[], odd).await.unwrap();
         assert_eq!(answer.status, 500, "{odd}");
     }

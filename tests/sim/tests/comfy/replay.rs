@@ -130,7 +130,7 @@ fn mask(text: &str, id: &str) -> String {
 }
 
 /// Replaces what stands between two texts, everywhere, unless the second one is farther than the next first one.
-fn between(
+pub fn between(
     text: &str,
     before: &str,
     after: &str,
