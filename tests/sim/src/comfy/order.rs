@@ -139,3 +139,48 @@ impl<'a> Order<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::Spec;
+    use super::*;
+
+    fn order(prompt: &str, outputs: &[&str], cached: &[&str]) -> Vec<String> {
+        let prompt = Json::read(prompt.as_bytes()).unwrap_or_default();
+        let prompt = prompt.object().cloned().unwrap_or_default();
+        let library = Library::of(&Spec::named("a"));
+        let outputs: Vec<String> = outputs.iter().map(ToString::to_string).collect();
+        let mut order = Order::of(&prompt, &library, &outputs, |node| cached.contains(&node));
+        let mut done = Vec::new();
+        while let Some(node) = order.next() {
+            order.done(&node);
+            done.push(node);
+        }
+        done
+    }
+
+    // One way is longer than the other.
+    const TWO: &str = r#"{
+        "9": {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}},
+        "8": {"class_type": "ImageInvert", "inputs": {"image": ["7", 0]}},
+        "7": {"class_type": "ImageInvert", "inputs": {"image": ["6", 0]}},
+        "6": {"class_type": "EmptyImage", "inputs": {}},
+        "1": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["3", 0]}},
+        "3": {"class_type": "EmptyImage", "inputs": {}}
+    }"#;
+
+    #[test]
+    fn what_is_seen_the_soonest_is_executed_first() {
+        assert_eq!(
+            order(TWO, &["9", "1"], &[]),
+            ["3", "2", "1", "6", "7", "8", "9"]
+        );
+    }
+
+    #[test]
+    fn what_is_cached_is_left_out_unless_it_is_an_output() {
+        assert_eq!(order(TWO, &["9"], &["7"]), ["8", "9"]);
+        assert_eq!(order(TWO, &["9"], &["9", "8"]), ["9"]);
+    }
+}

@@ -74,6 +74,16 @@ impl Picture {
         }
     }
 
+    /// One without any two pixels alike, or hardly.
+    pub(crate) fn noise(width: u32, height: u32) -> Self {
+        let rows = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        Picture {
+            width,
+            height,
+            pixels: Pixels::Each(rows.flat_map(|(x, y)| made_up(1, x, y)).collect()),
+        }
+    }
+
     pub(crate) fn at(&self, x: u32, y: u32) -> [u8; 4] {
         match &self.pixels {
             Pixels::Flat(color) => *color,
@@ -180,10 +190,18 @@ impl Picture {
 
     /// A PNG, with texts in it as the real server puts the prompt and the workflow there. Without alpha if it needs none.
     pub(crate) fn png(&self, texts: &[(String, Json)]) -> Vec<u8> {
+        self.png_of(if self.is_opaque() { 3 } else { 4 }, texts)
+    }
+
+    /// The same, with alpha in any case.
+    pub(crate) fn png_with_alpha(&self, texts: &[(String, Json)]) -> Vec<u8> {
+        self.png_of(4, texts)
+    }
+
+    fn png_of(&self, channels: usize, texts: &[(String, Json)]) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, self.width, self.height);
-        let opaque = self.is_opaque();
-        encoder.set_color(if opaque {
+        encoder.set_color(if channels == 3 {
             png::ColorType::Rgb
         } else {
             png::ColorType::Rgba
@@ -194,7 +212,7 @@ impl Picture {
                 encoder.add_text_chunk(key.clone(), text.to_string())?;
             }
             let mut writer = encoder.write_header()?;
-            writer.write_image_data(&self.bytes(if opaque { 3 } else { 4 }))?;
+            writer.write_image_data(&self.bytes(channels))?;
             writer.finish()
         })();
         // Into memory, everything can be written but a picture without pixels, and a text whose key is no word.

@@ -89,5 +89,7 @@ fn masked(server: &Server, reference: Option<&str>, mask: &[u8]) -> Result<Vec<u
         .ok_or(Unmasked::NotHere)?;
     let mask = Picture::read_png(mask).ok_or(Unmasked::Unexpected)?;
     let texts = Picture::texts(&original);
-    Ok(Picture::read(&original).with_alpha_of(&mask).png(&texts))
+    Ok(Picture::read(&original)
+        .with_alpha_of(&mask)
+        .png_with_alpha(&texts))
 }

@@ -113,7 +113,11 @@ fn seen(path: &Path, preview: Option<&str>, channel: &str) -> Reply {
         (Some(_), "rgb") => with(StatusCode::OK, "image/webp", picture.opaque().webp()),
         (Some(_), _) => with(StatusCode::OK, "image/webp", picture.webp()),
         (None, "rgb") => with(StatusCode::OK, "image/png", picture.opaque().png(&[])),
-        (None, _) => with(StatusCode::OK, "image/png", picture.alpha().png(&[])),
+        (None, _) => with(
+            StatusCode::OK,
+            "image/png",
+            picture.alpha().png_with_alpha(&[]),
+        ),
     }
 }
 

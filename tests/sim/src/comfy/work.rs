@@ -68,14 +68,21 @@ pub(crate) async fn work(
             made(vec![Value::Latent(latent)])
         }
         "EmptyImage" | "StubImage" => {
-            let color = match inputs.text("content") {
-                "WHITE" => 0x00ff_ffff,
-                "NOISE" => 0x0080_8080,
-                _ => inputs.size("color"),
+            let (width, height) = (inputs.size("width"), inputs.size("height"));
+            let picture = match inputs.text("content") {
+                // Nothing that could be made smaller: the same every time, unlike the real one.
+                "NOISE" => heavy(move || Picture::noise(width, height)).await,
+                content => {
+                    let white = content == "WHITE";
+                    let color = if white {
+                        0x00ff_ffff
+                    } else {
+                        inputs.size("color")
+                    };
+                    let [_, r, g, b] = color.to_be_bytes();
+                    Picture::flat(width, height, [r, g, b, 255])
+                }
             };
-            let [_, r, g, b] = color.to_be_bytes();
-            let picture =
-                Picture::flat(inputs.size("width"), inputs.size("height"), [r, g, b, 255]);
             made(vec![Value::pictures(vec![
                 picture;
                 inputs.size("batch_size")

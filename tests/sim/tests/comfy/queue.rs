@@ -357,3 +357,29 @@ async fn a_restart_keeps_files_and_forgets_the_rest() {
     assert_eq!(lives, 3);
     node.stop().await;
 }
+
+#[tokio::test]
+async fn the_only_one_that_waits_is_told_twice_when_it_is_deleted() {
+    let node = ComfyNode::start(Spec::named("a")).await.unwrap();
+    let runs = submit(&node, "c", &sleep(60.0)).await;
+    started(&node, &runs).await;
+    let mut other = crate::client::socket(&node, "other").await;
+    other.event().await;
+    let mut waits = Vec::new();
+    for _ in 0..2 {
+        waits.push(submit(&node, "c", &empty_save("x")).await);
+    }
+    for id in waits {
+        post(&node, "/queue", &json!({"delete": [id]})).await;
+    }
+    let mut told = Vec::new();
+    for _ in 0..5 {
+        let status = other.event().await;
+        told.push(
+            status["data"]["status"]["exec_info"]["queue_remaining"]
+                .as_u64()
+                .unwrap(),
+        );
+    }
+    assert_eq!(told, [2, 3, 2, 1, 1], "as the real server does");
+}

@@ -138,6 +138,20 @@ async fn a_prompt_without_a_client_is_told_to_all_in_part() {
 }
 
 #[tokio::test]
+async fn an_interrupt_of_a_prompt_without_a_client_is_told_to_all() {
+    let node = start().await;
+    let mut socket = socket(&node, "c").await;
+    let prompt = json!({"prompt": sleep(60.0)});
+    crate::client::post(&node, "/prompt", &prompt).await;
+    socket.event_of("progress").await;
+    crate::client::post(&node, "/interrupt", &json!({})).await;
+    assert_eq!(
+        socket.event_of("execution_interrupted").await["node_id"],
+        "2"
+    );
+}
+
+#[tokio::test]
 async fn only_the_first_word_counts() {
     let node = start().await;
     let mut socket = socket(&node, "c").await;
@@ -173,4 +187,23 @@ async fn a_node_says_in_a_frame_of_text_that_it_works() {
     let frame = heard.find(Message::is_binary).unwrap();
     // Its kind, the length of the node's id, that, and a text.
     assert_eq!(&frame.into_data()[..], b"\0\0\0\x03\0\0\0\x0111 works");
+}
+
+#[tokio::test]
+async fn a_result_of_several_megabytes_comes_in_one_frame() {
+    let node = start().await;
+    let mut socket = socket(&node, "c").await;
+    let prompt = json!({
+        "1": {"class_type": "StubImage", "inputs": {"content": "NOISE", "height": 1024, "width": 1024, "batch_size": 1}},
+        "2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}},
+    });
+    submit(&node, "c", &prompt).await;
+    let frames = socket.until_end().await;
+    let frame = frames
+        .into_iter()
+        .find(Message::is_binary)
+        .unwrap()
+        .into_data();
+    assert_eq!(frame[..12], *b"\0\0\0\x01\0\0\0\x02\x89PNG");
+    assert!(frame.len() > 3_000_000, "{}", frame.len());
 }
