@@ -47,6 +47,8 @@ pub struct ComfyKnobs {
     pub hang: bool,
     /// Sockets stay open, and nothing comes.
     pub silent_sockets: bool,
+    /// New sockets are answered 503.
+    pub refuse_sockets: bool,
     /// It does nothing at all, as a process that was stopped: the kernel still takes its connections.
     pub frozen: bool,
     /// How much its clock goes before or behind.
@@ -78,6 +80,7 @@ impl Default for ComfyKnobs {
             status: None,
             hang: false,
             silent_sockets: false,
+            refuse_sockets: false,
             frozen: false,
             clock_skew_ms: 0,
         }

@@ -5,7 +5,7 @@
 //! for what they do not reach, the published behaviour of that version and of those of 2026 ([`Version`]).
 //!
 //! What it does not do: subgraphs that nodes make while they are executed, lists as values, nodes that work beside others, the
-//! assets API, the front end's files.
+//! assets API, the front end's files, and to let a client that reads slowly hold up all others.
 
 mod cache;
 mod control;

@@ -84,6 +84,13 @@ impl ComfyNode {
         self.disk.folder(kind)
     }
 
+    /// Cuts all sockets, without a word. Whatever runs goes on.
+    pub fn cut_sockets(&self) {
+        if let Some(process) = &self.process {
+            process.server.cut.send_modify(|times| *times += 1);
+        }
+    }
+
     /// Kills its process, as `kill -9` does, and waits until its port is free. What was queued, running and in the history is
     /// gone; files are there.
     pub async fn crash(&mut self) {

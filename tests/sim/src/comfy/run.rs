@@ -55,7 +55,6 @@ pub(crate) async fn run(server: Arc<Server>) {
             Next::Execute(item) => {
                 let client = item.client().map(str::to_owned);
                 server.now.lock().client = client.clone();
-                server.interrupted.send_replace(false);
                 let ended = Run::of(&server, &item).execute(&mut cache).await;
                 server.now.lock().node = None;
                 let lag = server.knobs().history_lag_ms;

@@ -33,6 +33,8 @@ pub(crate) struct Server {
     card: Mutex<IndexMap<String, u64>>,
     wake: Notify,
     pub(crate) interrupted: watch::Sender<bool>,
+    /// How often all sockets were cut.
+    pub(crate) cut: watch::Sender<u64>,
     killed: watch::Sender<bool>,
 }
 
@@ -83,6 +85,7 @@ impl Server {
             card: Mutex::default(),
             wake: Notify::new(),
             interrupted: watch::channel(false).0,
+            cut: watch::channel(0).0,
             killed: watch::channel(false).0,
         }
     }
@@ -175,13 +178,21 @@ impl Server {
                 self.unload();
                 return Next::Free { forget };
             }
-            let taken = self.queue.lock().take();
+            let taken = self.take();
             if let Some(item) = taken {
                 self.queue_updated();
                 return Next::Execute(Box::new(item));
             }
             self.wake.notified().await;
         }
+    }
+
+    /// Begins with the next prompt. An interrupt hits what ran when it came: under this lock, nothing else.
+    fn take(&self) -> Option<Item> {
+        let mut queue = self.queue.lock();
+        let taken = queue.take()?;
+        self.interrupted.send_replace(false);
+        Some(taken)
     }
 
     /// Whether to unload models, and if so, whether to forget what was made.

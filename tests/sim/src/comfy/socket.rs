@@ -31,12 +31,16 @@ pub(crate) fn open(server: &Arc<Server>, mut request: Request<Incoming>) -> Repl
         let told = "No WebSocket UPGRADE hdr: None\n Can \"Upgrade\" only to \"WebSocket\".";
         return text(StatusCode::BAD_REQUEST, told);
     };
+    if server.knobs().refuse_sockets {
+        return empty(StatusCode::SERVICE_UNAVAILABLE);
+    }
     let asked = text_value(request.uri().query(), "clientId").map(decoded);
     let sid = asked.filter(|sid| !sid.is_empty()).unwrap_or_else(|| {
         let id: u128 = rand::rng().random();
         format!("{id:032x}")
     });
     let server = server.clone();
+    let mut cut = server.cut.subscribe();
     tokio::spawn(async move {
         let Ok(upgraded) = hyper::upgrade::on(&mut request).await else {
             return;
@@ -46,6 +50,7 @@ pub(crate) fn open(server: &Arc<Server>, mut request: Request<Incoming>) -> Repl
             WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config));
         let socket = socket.await;
         tokio::select! {
+            _ = cut.changed() => {}
             _ = unfrozen(&server, talk(&server, socket, &sid)) => {}
             () = server.killed() => {}
         }

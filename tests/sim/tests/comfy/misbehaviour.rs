@@ -242,6 +242,26 @@ async fn a_silent_socket_stays_open_and_says_nothing() {
 }
 
 #[tokio::test]
+async fn sockets_are_cut_while_what_runs_goes_on() {
+    let node = start(ComfyKnobs::default()).await;
+    let mut first = socket(&node, "c").await;
+    let id = submit(&node, "c", &sleep(60.0)).await;
+    started(&node, &id).await;
+    node.set(|knobs| knobs.refuse_sockets = true);
+    node.cut_sockets();
+    while first.next().await.is_some() {}
+    let url = format!("ws://{}/ws?clientId=c", node.addr());
+    assert!(tokio_tungstenite::connect_async(url).await.is_err());
+    assert_eq!(
+        get(&node, "/queue").await.json()["queue_running"][0][1],
+        id.as_str()
+    );
+    node.set(|knobs| knobs.refuse_sockets = false);
+    let mut again = socket(&node, "c").await;
+    again.event_of("progress").await;
+}
+
+#[tokio::test]
 async fn it_hangs_freezes_or_answers_only_one_status() {
     let node = start(ComfyKnobs {
         hang: true,
