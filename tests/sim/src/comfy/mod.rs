@@ -4,6 +4,9 @@
 //! sockets in the order of the real server, and writes real pictures. What it answers follows recordings of version 0.3.64, and
 //! for what they do not reach, the published behaviour of that version and of those of 2026 ([`Version`]).
 //!
+//! Where a prompt has several outputs, the real server begins with any of them, another one from process to process (it keeps
+//! them in a Python set). Here the prompt's order decides.
+//!
 //! What it does not do: subgraphs that nodes make while they are executed, lists as values, nodes that work beside others, the
 //! assets API, the front end's files, and to let a client that reads slowly hold up all others.
 
