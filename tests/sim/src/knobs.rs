@@ -1,3 +1,4 @@
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -175,16 +176,7 @@ impl Knobs {
     ///
     /// Errors: no object, an unknown knob, a value of the wrong type; nothing changes then.
     pub fn overlay(&self, changes: &[u8]) -> Result<Knobs, String> {
-        let changes: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_slice(changes)
-                .map_err(|error| format!("a JSON object of knobs is wanted: {error}"))?;
-        let serde_json::Value::Object(mut all) =
-            serde_json::to_value(self).map_err(|error| error.to_string())?
-        else {
-            return Err("the knobs are not an object".into());
-        };
-        all.extend(changes);
-        serde_json::from_value(all.into()).map_err(|error| error.to_string())
+        overlay(self, changes)
     }
 
     pub(crate) fn work(
@@ -199,4 +191,20 @@ impl Knobs {
         let ms = work / self.speed.max(0.001) + load as f64;
         Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()
     }
+}
+
+/// Lays a JSON object of knobs over all of them.
+pub(crate) fn overlay<K: Serialize + DeserializeOwned>(
+    knobs: &K,
+    changes: &[u8],
+) -> Result<K, String> {
+    let changes: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(changes)
+        .map_err(|error| format!("a JSON object of knobs is wanted: {error}"))?;
+    let serde_json::Value::Object(mut all) =
+        serde_json::to_value(knobs).map_err(|error| error.to_string())?
+    else {
+        return Err("the knobs are not an object".into());
+    };
+    all.extend(changes);
+    serde_json::from_value(all.into()).map_err(|error| error.to_string())
 }

@@ -9,6 +9,7 @@
 
 mod answer;
 mod batch;
+pub mod comfy;
 mod gpu;
 mod knobs;
 mod node;

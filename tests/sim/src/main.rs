@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
+use tabane_sim::comfy::{ComfyKnobs, ComfyNode, Model, Spec, Version};
 use tabane_sim::{Knobs, Node};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,6 +19,8 @@ struct Cli {
 enum What {
     /// Start one node
     Node(NodeArgs),
+    /// Start one node that speaks as ComfyUI does. `PUT /sim` changes its knobs
+    Comfyui(ComfyArgs),
     /// Start the four unequal nodes of `make run`, on 127.0.0.1:18101 to 18104
     Farm {
         /// The first of the four ports
@@ -36,6 +39,43 @@ struct NodeArgs {
     knobs: String,
 }
 
+#[derive(Args)]
+struct ComfyArgs {
+    /// Where it listens
+    #[arg(long, default_value = "127.0.0.1:8188")]
+    listen: SocketAddr,
+    /// Its name
+    #[arg(long, default_value = "comfy")]
+    name: String,
+    /// How fast it works, where 1 is the speed of its knobs' times
+    #[arg(long, default_value_t = 1.0)]
+    speed: f64,
+    /// The version that it claims to be
+    #[arg(long, default_value = "0.3.64")]
+    claims: Version,
+    /// Its card's name
+    #[arg(long, default_value = "NVIDIA GeForce RTX 4090")]
+    gpu: String,
+    /// Its card's memory
+    #[arg(long, default_value_t = 24)]
+    vram_gib: u64,
+    /// A model that it has: `checkpoints/sdxl/base.safetensors=6500`, in MiB
+    #[arg(long = "model", value_parser = model)]
+    models: Vec<Model>,
+    /// A class that it has not
+    #[arg(long)]
+    without: Vec<String>,
+    /// It writes names of files as Windows does
+    #[arg(long)]
+    windows: bool,
+    /// The origin that may ask, or `*`
+    #[arg(long)]
+    cors: Option<String>,
+    /// Knobs as a JSON object: `{"step_ms":50,"model_load_ms":3000}`
+    #[arg(long, default_value = "{}")]
+    knobs: String,
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let nodes = match Cli::parse().what {
@@ -44,6 +84,12 @@ async fn main() -> Result<()> {
                 .overlay(args.knobs.as_bytes())
                 .map_err(anyhow::Error::msg)?;
             vec![start(args.listen, knobs).await?]
+        }
+        What::Comfyui(args) => {
+            let node = start_comfy(args).await?;
+            until_told().await?;
+            node.stop().await;
+            return Ok(());
         }
         What::Farm { port } => {
             let mut nodes = Vec::new();
@@ -63,12 +109,18 @@ async fn main() -> Result<()> {
             nodes
         }
     };
+    until_told().await?;
+    drop(nodes);
+    Ok(())
+}
+
+/// Waits until it is to end.
+async fn until_told() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
-    drop(nodes);
     Ok(())
 }
 
@@ -87,6 +139,39 @@ async fn start(listen: SocketAddr, knobs: Knobs) -> Result<Node> {
     })?;
     println!(
         "simulated node {name} on {} ({slots} slots, {work_ms} ms a request)",
+        node.url()
+    );
+    Ok(node)
+}
+
+fn model(text: &str) -> Result<Model, String> {
+    let wanted = "a folder, a name and a size are wanted: checkpoints/base.safetensors=6500";
+    let (path, mib) = text.rsplit_once('=').ok_or(wanted)?;
+    let (folder, name) = path.split_once('/').ok_or(wanted)?;
+    let mib = mib.parse().map_err(|_| wanted)?;
+    Ok(Model::new(folder, name, mib))
+}
+
+async fn start_comfy(args: ComfyArgs) -> Result<ComfyNode> {
+    let knobs = ComfyKnobs::default()
+        .speed(args.speed)
+        .overlay(args.knobs.as_bytes())
+        .map_err(anyhow::Error::msg)?;
+    let mut spec = Spec::named(&args.name).version(args.claims).knobs(knobs);
+    spec.listen = args.listen;
+    spec.gpu = args.gpu;
+    spec.vram_mib = args.vram_gib * 1024;
+    spec.models.extend(args.models);
+    spec.without = args.without;
+    spec.windows = args.windows;
+    spec.cors = args.cors;
+    let node = ComfyNode::start(spec)
+        .await
+        .with_context(|| format!("cannot listen on {}; another program has it", args.listen))?;
+    println!(
+        "simulated ComfyUI {} {} on {}",
+        args.name,
+        args.claims,
         node.url()
     );
     Ok(node)

@@ -193,7 +193,9 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
     // Connections end with this task: a killed process leaves none behind.
     let mut connections = JoinSet::new();
     loop {
-        let accepted = pausable(listener.accept(), inner.frozen.subscribe());
+        let accepted = pausable(listener.accept(), inner.frozen.subscribe(), |frozen| {
+            *frozen
+        });
         let stream = tokio::select! {
             accepted = accepted => accepted,
             Some(_) = connections.join_next() => continue,
@@ -211,7 +213,7 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
             let service = service_fn(move |request| answer::answer(inner.clone(), request));
             let server = auto::Builder::new(TokioExecutor::new());
             let served = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            let _ = pausable(served, frozen).await;
+            let _ = pausable(served, frozen, |frozen| *frozen).await;
             drop(open);
         });
     }
@@ -226,15 +228,19 @@ impl Drop for OpenConnection {
 }
 
 /// Runs a future, except while the node is frozen.
-async fn pausable<F: Future>(future: F, mut frozen: watch::Receiver<bool>) -> F::Output {
+pub(crate) async fn pausable<F: Future, T>(
+    future: F,
+    mut state: watch::Receiver<T>,
+    frozen: impl Fn(&T) -> bool,
+) -> F::Output {
     let mut future = pin!(future);
     loop {
-        if frozen.wait_for(|frozen| !*frozen).await.is_err() {
+        if state.wait_for(|state| !frozen(state)).await.is_err() {
             return future.await;
         }
         tokio::select! {
             biased;
-            _ = frozen.changed() => {}
+            _ = state.changed() => {}
             done = &mut future => return done,
         }
     }
