@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-render test test-real lint bench bench-jobs bench-schedule storm fuzz doc image
+.PHONY: help setup run demo-render test test-real lint bench bench-jobs bench-schedule bench-gateway storm fuzz doc image
 
 help: ## Print what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ bench-jobs: setup ## Durable submissions beside the disk's own rate, and what a 
 
 bench-schedule: setup ## What each policy is worth on four pools, on virtual time, and how long a decision takes
 	cargo bench --profile bench-fast --bench schedule
+
+bench-gateway: setup ## 600 jobs through the gateway itself with time running 50 times as fast, beside the same on virtual time
+	@sh benches/load.sh schedule
 
 storm: setup ## 200 reloads in a minute under load, sockets, streams and slow uploads: nobody may be harmed
 	@sh benches/load.sh storm

@@ -421,12 +421,14 @@ impl Columns {
             }
             // On a slot, each place is dearer than the one before: no slot beyond these has one of the cheapest.
             cheapest(&mut ends);
+            // Not all behind each other on the best slot: plans that far ahead were seen to make people wait longer.
+            let positions = most.min(2 * most.div_ceil(ends.len().max(1)) + 2);
             own.clear();
             for (_, last) in &ends {
                 let Some(cell) = cell_on(&job.cells, last.endpoint) else {
                     continue;
                 };
-                own.extend((1..=most).filter_map(|position| {
+                own.extend((1..=positions).filter_map(|position| {
                     let column = Column { position, ..*last };
                     Some((column.price(job, cell)?, column))
                 }));
