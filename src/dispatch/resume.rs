@@ -3,12 +3,12 @@
 
 use super::attempt::{self, Work};
 use super::lease::Lease;
-use super::runner::Active;
+use super::runner::{Active, Runner};
 use super::{Dispatch, Shared, now};
 use crate::config::plan::OnUnknown;
 use crate::fleet::End;
 use crate::jobs::Came;
-use crate::schedule::TicketId;
+use crate::schedule::{self, TicketId};
 use crate::store::{AttemptRecord, Changed, Ended, JobRecord, Next, StoreError};
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -73,7 +73,7 @@ impl Dispatch {
         };
         let on = Some(attempt.endpoint.clone());
         // The slot is the GPU's: whatever the node still does of it, nothing else is given to it first.
-        let Some(lease) = self.0.occupied(&job, &attempt) else {
+        let Some(lease) = self.0.occupied(runner, &job, &attempt) else {
             let endpoint = &attempt.endpoint;
             let why = format!("its service or its endpoint `{endpoint}` has left the file");
             match attempt.submitting || attempt.handle.is_some() {
@@ -163,7 +163,12 @@ impl Dispatch {
 
 impl Shared {
     /// The lease of an attempt from before; `None` when its endpoint or service is not in the file any more.
-    fn occupied(self: &Arc<Self>, job: &JobRecord, attempt: &AttemptRecord) -> Option<Lease> {
+    fn occupied(
+        self: &Arc<Self>,
+        runner: &Runner,
+        job: &JobRecord,
+        attempt: &AttemptRecord,
+    ) -> Option<Lease> {
         let world = Option::clone(&self.world.load())?;
         let service = world.service(&job.service)?.clone();
         let ticket = TicketId(self.tickets.fetch_add(1, Ordering::Relaxed));
@@ -176,13 +181,26 @@ impl Shared {
                 .occupy(endpoint, job.need.slots, now())
                 .then_some(())?;
             let rooms = &mut core.rooms;
+            let now = now();
+            let age = runner.jobs.now().0.saturating_sub(attempt.started.0);
+            let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
+            // It has been at work since before: it takes that long, and is over that much sooner.
+            let since = now.checked_sub(age).unwrap_or(now);
             if let Some(endpoint) = rooms.fleet.get(endpoint) {
                 rooms
                     .times
-                    .began(ticket, &job.service, &job.need, endpoint, 0.0, now());
+                    .began(ticket, &job.service, &job.need, endpoint, 0.0, since);
             }
             upstream
         };
+        let resumed = schedule::Event::Resumed {
+            ticket,
+            pool: service.pool,
+            tenant: job.need.tenant.clone(),
+            weight: world.share(&job.need.tenant).weight,
+            slots: job.need.slots,
+        };
+        self.turn(|core, now, out| core.schedule(resumed, now, out));
         Some(Lease::new(
             self.clone(),
             ticket,

@@ -8,7 +8,7 @@ use super::spending::{self, Spending};
 use super::times::{Held, Times};
 use crate::config::plan::{HoldPlan, Plan, Sharing};
 use crate::fleet::{self, End, Fleet};
-use crate::schedule::{self, Decision, PoolId, Room, Schedule, Ticket, TicketId};
+use crate::schedule::{self, Decision, PoolId, Room, Schedule, Span, Ticket, TicketId};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -194,6 +194,17 @@ impl Rooms {
         }
         if let schedule::Event::Arrived(ticket) = &mut event {
             ticket.barred = self.barred(ticket, now);
+            // What is over in a moment need not be estimated; of what will wait, a backlog is made.
+            if ticket.expected == Span::default() && ticket.need.slots > 0 {
+                let room = self.pools.members(ticket.pool).iter().any(|(id, _)| {
+                    let endpoint = self.fleet.get(*id).filter(|e| e.is_usable());
+                    endpoint.is_some_and(|e| e.used() < e.slots())
+                });
+                if !room {
+                    let (service, pool) = (ticket.service.clone(), ticket.pool);
+                    ticket.expected = self.expected(&service, pool, &ticket.need);
+                }
+            }
         }
         let may_pay_later = match &event {
             schedule::Event::Arrived(ticket) => {

@@ -38,8 +38,10 @@ pub struct ScaleView {
 /// What there is to do, and for whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Load {
-    /// Slot-seconds.
+    /// Slot-seconds of what waits and of what is under way.
     work_s: f64,
+    /// Those of what waits.
+    queued_s: f64,
     waiting: usize,
     at_work: u32,
     current: u32,
@@ -55,10 +57,10 @@ fn desired(load: Load, plan: ScalePlan) -> u32 {
     let active = load.waiting > 0 || load.at_work > 0;
     let each_s = plan.drain_in.as_secs_f64() * load.slots.max(1.0);
     let by_work = (load.work_s / each_s.max(1e-3)).ceil();
-    let unknown = load.waiting > 0 && load.work_s <= 0.0;
+    let unknown = load.waiting > 0 && load.queued_s <= 0.0;
     let nodes = match (active, unknown) {
         (false, _) => 0.0,
-        (true, true) => f64::from(load.current) + 1.0,
+        (true, true) => by_work.max(f64::from(load.current) + 1.0),
         (true, false) => by_work.max(1.0),
     };
     // A float beyond the range of u32 becomes its end.
@@ -136,6 +138,7 @@ fn scale(rooms: &mut Rooms, world: &World, pool: &str, now: Instant) -> Option<S
     let work_s = queued + under_way.mean_s();
     let load = Load {
         work_s,
+        queued_s: queued,
         waiting,
         at_work,
         current: nodes.len() as u32,
@@ -174,6 +177,7 @@ mod tests {
             max: 5,
         };
         let load = |work_s, waiting, at_work, slots| Load {
+            queued_s: work_s,
             work_s,
             waiting,
             at_work,
@@ -192,6 +196,11 @@ mod tests {
         ] {
             assert_eq!(desired(load, plan), wants, "{load:?}");
         }
+        let unknown = Load {
+            queued_s: 0.0,
+            ..load(40.0, 200, 8, 1.0)
+        };
+        assert_eq!(desired(unknown, plan), 3, "of what waits nothing is known");
         let kept = ScalePlan { min: 2, ..plan };
         assert_eq!(desired(load(0.0, 0, 0, 1.0), kept), 2);
     }

@@ -111,7 +111,7 @@ pub(super) fn forbids(
         });
     }
     let waited_s = now.saturating_duration_since(ticket.since).as_secs_f64();
-    let wait_s = waited_s + ticket.before_s.max(soonest_s?);
+    let wait_s = ticket.before_s.max(waited_s + soonest_s?);
     (wait_s < spill_after.as_secs_f64()).then_some(Unpaid::Soon {
         wait_s,
         spill_after,

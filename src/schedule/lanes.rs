@@ -14,6 +14,8 @@ pub(super) struct Lanes {
     next: usize,
     /// Where each ticket stands.
     places: HashMap<TicketId, (usize, Place)>,
+    /// How many of each group there are.
+    groups: HashMap<Group, usize>,
     /// The heads of all lanes, in the order they are served.
     heads: BTreeMap<Place, usize>,
 }
@@ -74,6 +76,7 @@ impl Lanes {
     }
 
     pub(super) fn insert(&mut self, ticket: Ticket) {
+        *self.groups.entry(Group::of(&ticket)).or_default() += 1;
         let want = Want::of(&ticket);
         let number = *self.numbers.entry(want.clone()).or_insert_with(|| {
             self.next += 1;
@@ -101,6 +104,14 @@ impl Lanes {
             self.heads.remove(&head);
         }
         let ticket = lane.tickets.remove(&place);
+        let group = lane.want.group();
+        if let Some(waiting) = self.groups.get_mut(&group) {
+            *waiting = waiting.saturating_sub(1);
+            if *waiting == 0 {
+                self.groups.remove(&group);
+            }
+        }
+        let lane = self.lanes.get_mut(&number)?;
         match lane.head() {
             Some(head) => {
                 self.heads.insert(head, number);
@@ -126,19 +137,24 @@ impl Lanes {
         self.heads.first_key_value().map(|(place, _)| *place)
     }
 
-    /// The lanes of a group, by their heads: each with its first tickets, at most so many, and how many there are.
-    pub(super) fn of_group(&self, group: Group, most: usize) -> Vec<(Vec<&Ticket>, usize)> {
+    /// The first lanes of a group, by their heads, at most so many: each with its first tickets, at most as many, and how
+    /// many there are.
+    pub(super) fn of_group(
+        &self,
+        group: Group,
+        most: usize,
+    ) -> impl Iterator<Item = (Vec<&Ticket>, usize)> {
         let lanes = self.heads.values().filter_map(|n| self.lanes.get(n));
-        let of_group =
-            lanes.filter(|lane| lane.want.pool == group.pool && lane.want.policy == group.policy);
-        of_group
-            .map(|lane| {
-                (
-                    lane.tickets.values().take(most).collect(),
-                    lane.tickets.len(),
-                )
-            })
-            .collect()
+        let of_group = lanes.filter(move |lane| lane.want.group() == group);
+        of_group.take(most).map(move |lane| {
+            let first = lane.tickets.values().take(most);
+            (first.collect(), lane.tickets.len())
+        })
+    }
+
+    /// How many of a group wait.
+    pub(super) fn waiting_in(&self, group: Group) -> usize {
+        self.groups.get(&group).copied().unwrap_or(0)
     }
 
     /// The first of each lane.
@@ -184,6 +200,13 @@ impl Lane {
 }
 
 impl Want {
+    fn group(&self) -> Group {
+        Group {
+            pool: self.pool,
+            policy: self.policy,
+        }
+    }
+
     fn of(ticket: &Ticket) -> Self {
         Want {
             pool: ticket.pool,

@@ -21,6 +21,7 @@ use std::time::Instant;
 use tabane_api::{Candidate, EndpointId, Matching, Need, Terms};
 
 /// Someone who waits, in a window.
+#[derive(Clone)]
 pub(super) struct Job<'a> {
     pub(super) ticket: &'a Ticket,
     /// Its place in the list of lanes: of one lane, the first goes first.
@@ -101,9 +102,50 @@ const NEWBORN_S: f64 = 1.0;
 /// Shapes: `jobs` in the order of their turns; of one lane, the one that came first stands first.
 pub(super) fn matched(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
     let mut outcome = Outcome::default();
+    let rest = forced(jobs, slots, &mut outcome);
+    match rest.len() == jobs.len() {
+        true => match_all(jobs, slots, &mut outcome),
+        false => match_all(&rest, slots, &mut outcome),
+    }
+    outcome.declined = declined(jobs, &outcome.begin);
+    outcome
+}
+
+/// Whoever has waited for as long as it may begins where it costs least of what is free, before all others. Answers who is
+/// left.
+fn forced<'a>(jobs: &[Job<'a>], slots: &mut Slots, outcome: &mut Outcome) -> Vec<Job<'a>> {
+    let mut left = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let takes = (job.ticket.need.slots as usize).max(1);
+        let is_free = |cell: &&Cell| {
+            let all = slots.get(&cell.endpoint).into_iter().flatten();
+            cell.room && cell.held && all.filter(|free_in| **free_in <= 0.0).count() >= takes
+        };
+        let free = job.cells.iter().filter(|_| job.forced).filter(is_free);
+        let best = free.min_by(|a, b| a.terms.total_s().total_cmp(&b.terms.total_s()));
+        let Some(cell) = best else {
+            left.push(job.clone());
+            continue;
+        };
+        outcome.begin.push(Begin {
+            ticket: job.ticket.id,
+            endpoint: cell.endpoint,
+            how: How::OutOfPatience,
+            considered: Cell::considered(&job.cells, cell.endpoint),
+        });
+        let all = slots.get_mut(&cell.endpoint).into_iter().flatten();
+        for free_in in all.filter(|free_in| **free_in <= 0.0).take(takes) {
+            *free_in = cell.terms.occupied_s().max(f64::MIN_POSITIVE);
+        }
+    }
+    left
+}
+
+/// Matches all of a window to slots.
+fn match_all(jobs: &[Job<'_>], slots: &mut Slots, outcome: &mut Outcome) {
     let columns = Columns::of(jobs, slots);
     if columns.all.is_empty() {
-        return outcome;
+        return;
     }
     // A column of its own for each job stands for "not in this window".
     let width = columns.all.len() + jobs.len();
@@ -151,11 +193,8 @@ pub(super) fn matched(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
             outcome.begin.push(Begin {
                 ticket: job.ticket.id,
                 endpoint,
-                how: match job.forced {
-                    true => How::OutOfPatience,
-                    false => How::Matched {
-                        behind: position - 1,
-                    },
+                how: How::Matched {
+                    behind: position - 1,
                 },
                 considered: Cell::considered(&job.cells, endpoint),
             });
@@ -166,8 +205,6 @@ pub(super) fn matched(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
             *free_in += takes_s;
         }
     }
-    outcome.declined = declined(jobs, &outcome.begin);
-    outcome
 }
 
 /// Lets each in turn go where its work is over first, counting what those before it will need.
@@ -309,6 +346,7 @@ pub(super) fn by_loss(
             }
         }
     }
+    outcome.declined = declined(jobs, &outcome.begin);
     outcome
 }
 
@@ -375,17 +413,14 @@ impl Column {
         (self.endpoint, self.slot, self.position)
     }
 
-    /// What this place costs a job; `None`: it may not have it.
-    fn price(&self, job: &Job<'_>, cell: &Cell) -> Option<f64> {
-        if job.forced && !(cell.room && self.free_in_s <= 0.0) {
-            return None;
-        }
+    /// What this place costs a job.
+    fn price(&self, job: &Job<'_>, cell: &Cell) -> f64 {
         let Terms {
             price_s, explore_s, ..
         } = cell.terms;
         let takes_s = cell.terms.occupied_s();
         let waits_s = self.position as f64 * takes_s + self.free_in_s + explore_s;
-        Some(weight(&job.ticket.need) * waits_s + price_s)
+        weight(&job.ticket.need) * waits_s + price_s
     }
 }
 
@@ -409,14 +444,14 @@ impl Columns {
             for cell in job.cells.iter() {
                 let of_endpoint = slots.get(&cell.endpoint).map_or(&[][..], Vec::as_slice);
                 let columns = of_endpoint.iter().take(most).enumerate();
-                ends.extend(columns.filter_map(|(slot, free_in_s)| {
+                ends.extend(columns.map(|(slot, free_in_s)| {
                     let column = Column {
                         endpoint: cell.endpoint,
                         slot,
                         position: 1,
                         free_in_s: *free_in_s,
                     };
-                    Some((column.price(job, cell)?, column))
+                    (column.price(job, cell), column)
                 }));
             }
             // On a slot, each place is dearer than the one before: no slot beyond these has one of the cheapest.
@@ -428,9 +463,9 @@ impl Columns {
                 let Some(cell) = cell_on(&job.cells, last.endpoint) else {
                     continue;
                 };
-                own.extend((1..=positions).filter_map(|position| {
+                own.extend((1..=positions).map(|position| {
                     let column = Column { position, ..*last };
-                    Some((column.price(job, cell)?, column))
+                    (column.price(job, cell), column)
                 }));
             }
             cheapest(&mut own);
@@ -453,8 +488,8 @@ impl Columns {
             if cell.is_none_or(|cell| cell.endpoint != column.endpoint) {
                 cell = cell_on(&job.cells, column.endpoint);
             }
-            if let Some(price) = cell.and_then(|cell| column.price(job, cell)) {
-                *cost = price;
+            if let Some(cell) = cell {
+                *cost = column.price(job, cell);
             }
         }
     }

@@ -47,13 +47,14 @@ pub use residency::Residency;
 pub use span::Span;
 pub use ticket::{AskedAs, PoolId, QueueLimits, Share, Ticket, TicketId, Turn, WaitingView};
 
-use lanes::Lanes;
 use pass::Pass;
 use queue::{Band, Queue, Service};
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::{Candidate, Draw, EndpointId, Refusal, Urgency};
+use ticket::Place;
 use worth::Worth;
 
 /// Who could serve, and the taking of slots. Dispatch has one, over the fleet.
@@ -110,6 +111,19 @@ pub enum Event {
     Left(TicketId),
     /// Someone who waits is more or less urgent from now on; its turn among its new equals is that of before.
     Moved(TicketId, Urgency),
+    /// What was granted before the gateway went down is at work still.
+    Resumed {
+        /// Whose work it is, from now on.
+        ticket: TicketId,
+        /// Where.
+        pool: PoolId,
+        /// Whose.
+        tenant: Arc<str>,
+        /// As in [`Share`].
+        weight: u32,
+        /// How many slots it holds.
+        slots: u32,
+    },
     /// What was granted ended after so many node-seconds.
     Ended(TicketId, f64),
     /// Which domain each pool belongs to; one that is not named belongs to 0.
@@ -142,6 +156,13 @@ pub struct Want {
     pub patience: Duration,
 }
 
+/// A tenant, and what says when its turn is.
+type TurnOf = (Had, u32, Option<Place>, Arc<str>);
+
+/// What a tenant has had, in order.
+#[derive(Clone, Copy, Debug)]
+struct Had(f64);
+
 /// Everyone who waits.
 pub struct Schedule {
     domains: HashMap<PoolId, u32>,
@@ -166,11 +187,34 @@ pub struct Schedule {
 
 /// What a ticket that was granted is taken to use.
 struct Charge {
-    domain: u32,
+    /// `None`: pools were regrouped since.
+    domain: Option<u32>,
     tenant: Arc<str>,
     weight: u32,
     slots: u32,
     node_s: f64,
+}
+
+// === impl Had ===
+
+impl PartialEq for Had {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Had {}
+
+impl PartialOrd for Had {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Had {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
 }
 
 // === impl Schedule ===
@@ -204,10 +248,7 @@ impl Schedule {
             }
             // Room for it is no more than there was: whoever it overtakes waits as it does.
             Event::Moved(id, urgency) => {
-                if let Some(mut ticket) = self.remove(id) {
-                    ticket.need.urgency = urgency;
-                    self.insert(ticket);
-                }
+                self.change(id, |ticket| ticket.need.urgency = urgency);
                 Vec::new()
             }
             Event::Ended(id, node_s) => {
@@ -216,6 +257,24 @@ impl Schedule {
             }
             Event::Domains(domains) => {
                 self.regroup(domains);
+                Vec::new()
+            }
+            Event::Resumed {
+                ticket,
+                pool,
+                tenant,
+                weight,
+                slots,
+            } => {
+                let charge = Charge {
+                    domain: Some(self.domain(pool)),
+                    tenant,
+                    weight,
+                    slots,
+                    // Charged when it ends: how much of it was before is not known.
+                    node_s: 0.0,
+                };
+                self.charge(ticket, charge);
                 Vec::new()
             }
             Event::Freed => self.serve(room, now),
@@ -308,11 +367,14 @@ impl Schedule {
         let mut actions = Vec::new();
         let mut pass = Pass::default();
         for band in [Band::Interactive, Band::Rest] {
-            let mut stuck: Vec<Arc<str>> = Vec::new();
-            while let Some((tenant, alone)) = self.whose_turn(domain, band, &stuck) {
+            pass.next_band();
+            let mut turns = self.turns(domain, band);
+            while let Some((.., tenant)) = turns.pop_first() {
+                let alone = self.is_alone(domain, band);
                 let given = self.turn(domain, band, &tenant, alone, &mut pass, room, now);
-                if given.is_empty() {
-                    stuck.push(tenant);
+                // Whoever got nothing gets nothing more in this pass; whoever did stands further back.
+                if !given.is_empty() {
+                    turns.extend(self.turn_of(domain, band, &tenant));
                 }
                 actions.extend(given);
             }
@@ -324,23 +386,28 @@ impl Schedule {
         actions
     }
 
-    /// The tenant that has had least of those who are not stuck, and whether it is the only one.
-    fn whose_turn(&self, domain: u32, band: Band, stuck: &[Arc<str>]) -> Option<(Arc<str>, bool)> {
+    /// Whose turn it is, in order: the tenant that has had least first.
+    fn turns(&self, domain: u32, band: Band) -> BTreeSet<TurnOf> {
+        let queue = self.queues.get(&domain).into_iter();
+        let tenants = queue.flat_map(|queue| queue.bands[band as usize].keys());
+        let turns = tenants.filter_map(|tenant| self.turn_of(domain, band, tenant));
+        turns.collect()
+    }
+
+    /// Where a tenant stands: by what it has had, of those who have had the same by what it has at work, and then by who
+    /// came first. `None`: it waits for nothing.
+    fn turn_of(&self, domain: u32, band: Band, tenant: &Arc<str>) -> Option<TurnOf> {
         let queue = self.queues.get(&domain)?;
-        let waiting = &queue.bands[band as usize];
-        let alone = waiting.len() == 1;
-        let waiting = waiting.iter().filter(|(tenant, _)| !stuck.contains(tenant));
-        // Of those who have had the same, the one that has the least at work, and then whoever came first.
-        let order = |(tenant, lanes): &(&Arc<str>, &Lanes)| {
-            let at_work = self.at_work.get(*tenant).copied().unwrap_or(0);
-            (queue.ledger.had(tenant), at_work, lanes.first_place())
-        };
-        let least = waiting.min_by(|a, b| {
-            let (a, b) = (order(a), order(b));
-            a.0.total_cmp(&b.0)
-                .then_with(|| (a.1, a.2).cmp(&(b.1, b.2)))
-        });
-        least.map(|(tenant, _)| (tenant.clone(), alone))
+        let lanes = queue.bands[band as usize].get(tenant)?;
+        let at_work = self.at_work.get(tenant).copied().unwrap_or(0);
+        let had = Had(queue.ledger.had(tenant));
+        Some((had, at_work, lanes.first_place(), tenant.clone()))
+    }
+
+    /// Whether only one tenant waits.
+    fn is_alone(&self, domain: u32, band: Band) -> bool {
+        let queue = self.queues.get(&domain);
+        queue.is_some_and(|queue| queue.bands[band as usize].len() == 1)
     }
 
     /// A tenant's turn: one decision, or all there are where nobody else waits.
@@ -376,17 +443,10 @@ impl Schedule {
         };
         let came = pass.turn(turn, room, &mut *self.draw, &mut self.worth);
         let mut actions = Vec::new();
-        for (id, since) in came.declined {
-            match since {
-                true => {
-                    self.held_back.entry(id).or_insert(now);
-                    let again = now + AGAIN;
-                    self.look_again = Some(self.look_again.map_or(again, |at| at.min(again)));
-                }
-                false => {
-                    self.held_back.remove(&id);
-                }
-            }
+        for id in came.declined {
+            self.held_back.entry(id).or_insert(now);
+            let again = now + AGAIN;
+            self.look_again = Some(self.look_again.map_or(again, |at| at.min(again)));
         }
         for (decision, node_s) in came.granted {
             let id = decision.ticket;
@@ -414,23 +474,29 @@ impl Schedule {
         if ticket.need.slots == 0 {
             return;
         }
-        let weight = ticket.share.weight;
-        let ledger = &mut self.queues.entry(domain).or_default().ledger;
-        ledger.charge(tenant, node_s, weight);
-        match self.at_work.get_mut(tenant) {
-            Some(at_work) => *at_work += ticket.need.slots,
-            None => {
-                self.at_work.insert(tenant.clone(), ticket.need.slots);
-            }
-        }
         let charge = Charge {
-            domain,
+            domain: Some(domain),
             tenant: tenant.clone(),
-            weight,
+            weight: ticket.share.weight,
             slots: ticket.need.slots,
             node_s,
         };
-        self.charges.insert(ticket.id, charge);
+        self.charge(ticket.id, charge);
+    }
+
+    fn charge(&mut self, id: TicketId, charge: Charge) {
+        let (tenant, slots) = (&charge.tenant, charge.slots);
+        if let Some(domain) = charge.domain {
+            let ledger = &mut self.queues.entry(domain).or_default().ledger;
+            ledger.charge(tenant, charge.node_s, charge.weight);
+        }
+        match self.at_work.get_mut(tenant) {
+            Some(at_work) => *at_work += slots,
+            None => {
+                self.at_work.insert(tenant.clone(), slots);
+            }
+        }
+        self.charges.insert(id, charge);
     }
 
     fn ended(&mut self, id: TicketId, node_s: f64) {
@@ -443,9 +509,9 @@ impl Schedule {
                 self.at_work.remove(&charge.tenant);
             }
         }
-        let Some(queue) = self.queues.get_mut(&charge.domain) else {
-            return;
-        };
+        // What tenants had is counted anew where pools were regrouped meanwhile.
+        let queue = charge.domain.and_then(|of| self.queues.get_mut(&of));
+        let Some(queue) = queue else { return };
         let more_s = node_s - charge.node_s;
         queue.ledger.correct(&charge.tenant, more_s, charge.weight);
         // Tenants come from keys, and from whoever asks: those who wait for nothing are let go of.
@@ -467,9 +533,14 @@ impl Schedule {
         }
         self.domains = domains;
         let ids: Vec<TicketId> = self.waiting.keys().copied().collect();
+        let held_back = std::mem::take(&mut self.held_back);
         let tickets: Vec<Ticket> = ids.into_iter().filter_map(|id| self.remove(id)).collect();
         self.queues.clear();
         self.wants.clear();
+        self.held_back = held_back;
+        for charge in self.charges.values_mut() {
+            charge.domain = None;
+        }
         for ticket in tickets {
             self.insert(ticket);
         }
@@ -482,15 +553,21 @@ impl Schedule {
             let Some(now) = self.ticket(id).map(&barred) else {
                 continue;
             };
-            if self.ticket(id).is_some_and(|ticket| ticket.barred != now)
-                && let Some(ticket) = self.remove(id)
-            {
-                self.insert(Ticket {
-                    barred: now,
-                    ..ticket
-                });
+            if self.ticket(id).is_some_and(|ticket| ticket.barred != now) {
+                self.change(id, |ticket| ticket.barred = now);
             }
         }
+    }
+
+    /// Changes one who waits: it stands among its new equals, and has waited as long as before.
+    fn change(&mut self, id: TicketId, change: impl FnOnce(&mut Ticket)) {
+        let held_back = self.held_back.get(&id).copied();
+        let Some(mut ticket) = self.remove(id) else {
+            return;
+        };
+        change(&mut ticket);
+        self.insert(ticket);
+        self.held_back.extend(held_back.map(|since| (id, since)));
     }
 
     fn insert(&mut self, ticket: Ticket) {

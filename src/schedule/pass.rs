@@ -44,8 +44,8 @@ pub(super) struct Came {
     /// With the node-seconds that each is expected to take.
     pub(super) granted: Vec<(Decision, f64)>,
     pub(super) broken: Vec<(TicketId, Refusal)>,
-    /// Whether each that waits does so beside a free slot.
-    pub(super) declined: Vec<(TicketId, bool)>,
+    /// Who waits beside a free slot.
+    pub(super) declined: Vec<TicketId>,
 }
 
 /// What a try came to.
@@ -85,6 +85,12 @@ pub(super) fn may_have(ticket: &Ticket, at_work: u32) -> bool {
 // === impl Pass ===
 
 impl Pass {
+    /// Those who are not interactive have their turn: tenants begin anew.
+    pub(super) fn next_band(&mut self) {
+        self.cursors.clear();
+        self.matched.clear();
+    }
+
     /// Gives a tenant what its turn comes to.
     pub(super) fn turn(
         &mut self,
@@ -152,14 +158,9 @@ impl Pass {
             window: window_of, ..
         })
         | Rule::InTurn(window_of)) = how;
-        let lanes = turn.lanes.of_group(group, window_of);
-        let waiting: usize = lanes.iter().map(|(_, all)| all).sum();
-        let counts: Vec<usize> = lanes.iter().map(|(_, all)| *all).collect();
-        let lanes: Vec<Vec<&Ticket>> = lanes
-            .into_iter()
-            .map(|(first, _)| first)
-            .take(window_of)
-            .collect();
+        let waiting = turn.lanes.waiting_in(group);
+        let (lanes, counts): (Vec<Vec<&Ticket>>, Vec<usize>) =
+            turn.lanes.of_group(group, window_of).unzip();
         let mut outcome = {
             let mut rows = Vec::with_capacity(lanes.len());
             let mut pool_slots = 0;
@@ -238,14 +239,7 @@ impl Pass {
             // Planned anew, by how things stand now.
             self.slots.clear();
         }
-        for lane in &lanes {
-            for ticket in lane {
-                let beside = outcome.declined.contains(&ticket.id);
-                if beside || turn.held_back.contains_key(&ticket.id) {
-                    came.declined.push((ticket.id, beside));
-                }
-            }
-        }
+        came.declined.append(&mut outcome.declined);
     }
 }
 

@@ -196,7 +196,10 @@ impl<'a> Farm<'a> {
             let arrival = self.trace.arrivals.get(next);
             let arrival_ns = arrival.map_or(u64::MAX, |arrival| nanos(arrival.at_s));
             let due_ns = self.agenda.peek().map_or(u64::MAX, |Reverse(due)| due.0);
-            if arrival_ns == u64::MAX && due_ns == u64::MAX {
+            // Who waits to be paid for is looked at again and again, maybe for ever.
+            let idle = self.at_work.iter().all(Vec::is_empty);
+            let ticks = self.agenda.len() == usize::from(self.tick_ns.is_some());
+            if arrival_ns == u64::MAX && (due_ns == u64::MAX || (idle && ticks)) {
                 if self.rooms.schedule.waiting() == 0 || waited >= PATIENCE_S {
                     break;
                 }

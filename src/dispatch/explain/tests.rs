@@ -935,7 +935,7 @@ impl World {
                 }
             }
             let waited_s = (self.now - ticket.since).as_secs_f64();
-            let soon = |s: f64| waited_s + ticket.before_s.max(s) < price.spill_after.as_secs_f64();
+            let soon = |s: f64| ticket.before_s.max(waited_s + s) < price.spill_after.as_secs_f64();
             if soonest_s.is_some_and(soon) {
                 against.push("it waits");
             }

@@ -217,6 +217,53 @@ fn nobody_waits_beside_a_free_slot_for_longer_than_its_patience() {
 }
 
 #[test]
+fn nobody_starves_behind_shorter_work_where_other_endpoints_are_free_and_do_not_fit() {
+    // The second endpoint is free for others all the time.
+    let mut world = World::new("match", &[&[1.0, NOWHERE], &[50.0, NOWHERE]]);
+    world.comes("a");
+    world.comes("a");
+    let patient = |ticket: &mut Ticket| ticket.patience = SECOND * 60;
+    assert_eq!(world.arrive(patient, "b"), []);
+    let long = world.next;
+    let begins = (0..70).find(|_| {
+        let granted = world.pass(1.0);
+        world.comes("a");
+        granted.iter().any(|(id, _)| *id == long)
+    });
+    assert!(begins.is_some_and(|second| second > 50), "{begins:?}");
+}
+
+#[test]
+fn what_a_person_waits_for_hides_no_older_work_of_the_same_tenant_elsewhere() {
+    let mut world = World::new("match", &[&[10.0, NOWHERE], &[NOWHERE, 5.0]]);
+    assert_eq!(world.comes("a"), [(1, 0)]);
+    assert_eq!(world.comes("b"), [(2, 1)]);
+    assert_eq!(world.comes("b"), []);
+    assert_eq!(
+        world.arrive(|ticket| ticket.need.interactive = true, "a"),
+        []
+    );
+    assert_eq!(world.pass(5.0), [(3, 1)], "its node is free");
+    assert_eq!(world.pass(5.0), [(4, 0)]);
+}
+
+#[test]
+fn work_from_before_a_restart_counts_for_its_tenant_until_it_ends() {
+    let mut world = World::new("match", &[&[10.0, 10.0]]);
+    let few = |ticket: &mut Ticket| ticket.share.most = Some(1);
+    world.apply(Event::Resumed {
+        ticket: TicketId(99),
+        pool: PoolId(0),
+        tenant: Need::of_class("a").tenant,
+        weight: 1,
+        slots: 1,
+    });
+    assert_eq!(world.arrive(few, "a"), []);
+    world.apply(Event::Ended(TicketId(99), 10.0));
+    assert_eq!(grants(&world.apply(Event::Freed)).len(), 1);
+}
+
+#[test]
 fn of_a_class_who_came_first_goes_first_whatever_the_others_do() {
     let mut world = World::new(
         "match",
