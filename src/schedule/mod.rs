@@ -37,6 +37,7 @@ mod span;
 mod speeds;
 mod tenants;
 mod ticket;
+mod turns;
 mod worth;
 
 pub use decision::{Considered, Decision, How};
@@ -49,12 +50,10 @@ pub use ticket::{AskedAs, PoolId, QueueLimits, Share, Ticket, TicketId, Turn, Wa
 
 use pass::Pass;
 use queue::{Band, Queue, Service};
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::{Candidate, Draw, EndpointId, Refusal, Urgency};
-use ticket::Place;
 use worth::Worth;
 
 /// Who could serve, and the taking of slots. Dispatch has one, over the fleet.
@@ -156,13 +155,6 @@ pub struct Want {
     pub patience: Duration,
 }
 
-/// A tenant, and what says when its turn is.
-type TurnOf = (Had, u32, Option<Place>, Arc<str>);
-
-/// What a tenant has had, in order.
-#[derive(Clone, Copy, Debug)]
-struct Had(f64);
-
 /// Everyone who waits.
 pub struct Schedule {
     domains: HashMap<PoolId, u32>,
@@ -193,28 +185,6 @@ struct Charge {
     weight: u32,
     slots: u32,
     node_s: f64,
-}
-
-// === impl Had ===
-
-impl PartialEq for Had {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Had {}
-
-impl PartialOrd for Had {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Had {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
-    }
 }
 
 // === impl Schedule ===
@@ -386,30 +356,6 @@ impl Schedule {
         actions
     }
 
-    /// Whose turn it is, in order: the tenant that has had least first.
-    fn turns(&self, domain: u32, band: Band) -> BTreeSet<TurnOf> {
-        let queue = self.queues.get(&domain).into_iter();
-        let tenants = queue.flat_map(|queue| queue.bands[band as usize].keys());
-        let turns = tenants.filter_map(|tenant| self.turn_of(domain, band, tenant));
-        turns.collect()
-    }
-
-    /// Where a tenant stands: by what it has had, of those who have had the same by what it has at work, and then by who
-    /// came first. `None`: it waits for nothing.
-    fn turn_of(&self, domain: u32, band: Band, tenant: &Arc<str>) -> Option<TurnOf> {
-        let queue = self.queues.get(&domain)?;
-        let lanes = queue.bands[band as usize].get(tenant)?;
-        let at_work = self.at_work.get(tenant).copied().unwrap_or(0);
-        let had = Had(queue.ledger.had(tenant));
-        Some((had, at_work, lanes.first_place(), tenant.clone()))
-    }
-
-    /// Whether only one tenant waits.
-    fn is_alone(&self, domain: u32, band: Band) -> bool {
-        let queue = self.queues.get(&domain);
-        queue.is_some_and(|queue| queue.bands[band as usize].len() == 1)
-    }
-
     /// A tenant's turn: one decision, or all there are where nobody else waits.
     #[expect(
         clippy::too_many_arguments,
@@ -443,6 +389,9 @@ impl Schedule {
         };
         let came = pass.turn(turn, room, &mut *self.draw, &mut self.worth);
         let mut actions = Vec::new();
+        for id in came.beside_none {
+            self.held_back.remove(&id);
+        }
         for id in came.declined {
             self.held_back.entry(id).or_insert(now);
             let again = now + AGAIN;

@@ -46,6 +46,8 @@ pub(super) struct Came {
     pub(super) broken: Vec<(TicketId, Refusal)>,
     /// Who waits beside a free slot.
     pub(super) declined: Vec<TicketId>,
+    /// Who does not any more, where that begins anew.
+    pub(super) beside_none: Vec<TicketId>,
 }
 
 /// What a try came to.
@@ -238,6 +240,13 @@ impl Pass {
         if !came.granted.is_empty() {
             // Planned anew, by how things stand now.
             self.slots.clear();
+        }
+        if let Rule::InTurn(_) = how {
+            // Nobody comes before them who is not older: only what they wait beside a free slot counts.
+            let all = lanes.iter().flatten().map(|ticket| ticket.id);
+            let beside_none = all.filter(|id| !outcome.declined.contains(id));
+            came.beside_none
+                .extend(beside_none.filter(|id| turn.held_back.contains_key(id)));
         }
         came.declined.append(&mut outcome.declined);
     }
