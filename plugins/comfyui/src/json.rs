@@ -39,6 +39,16 @@ pub struct NotJson {
     pub at: usize,
 }
 
+/// `object! { "key": value, .. }`
+macro_rules! object {
+    ($($key:literal : $value:expr),* $(,)?) => {
+        $crate::json::Json::Object($crate::json::Object::from_iter([
+            $((String::from($key), $crate::json::Json::from($value))),*
+        ]))
+    };
+}
+pub(crate) use object;
+
 /// Deeper than any front end nests, and far from the end of the stack.
 const DEEPEST: usize = 128;
 

@@ -7,6 +7,7 @@
 //! - [`workflow`]: the graph in it, and its shape; [`signature`]: which parts of it a node has computed before.
 //! - [`object_info`]: what nodes can do, and all of them together; [`names`]: what a node calls a file.
 //! - [`needs`]: what a workflow needs of a node, and what a node lacks of it.
+//! - [`validate`]: what is wrong with a prompt, in ComfyUI's own words.
 
 pub mod json;
 pub mod names;
@@ -15,4 +16,5 @@ pub mod object_info;
 pub mod python;
 pub mod signature;
 pub mod submission;
+pub mod validate;
 pub mod workflow;
