@@ -1,4 +1,5 @@
 //! What is said of prompts is held against a simulated ComfyUI, which is held against real ones, and against recordings.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use tabane_comfyui::json::Json;
