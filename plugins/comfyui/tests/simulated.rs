@@ -8,7 +8,8 @@ use tabane_comfyui::needs::{FilePath, Folder, Needs};
 use tabane_comfyui::object_info::ObjectInfo;
 use tabane_comfyui::signature::{Computed, Keeps, sign};
 use tabane_comfyui::submission::Submission;
-use tabane_comfyui::validate::{Dialect, Invalid, Rules, check};
+use tabane_comfyui::translate::translate;
+use tabane_comfyui::validate::{Dialect, Invalid, Rules, check, nowhere};
 use tabane_comfyui::workflow::Workflow;
 use tabane_sim::comfy::{ComfyNode, Spec, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -382,4 +383,91 @@ async fn the_share_that_is_computed_is_what_a_server_does_not_execute_again() {
         );
         computed.note(&signed);
     }
+}
+
+#[tokio::test]
+async fn one_prompt_runs_on_linux_and_on_windows_and_nowhere_if_no_node_has_it_all() {
+    let linux = Spec::named("linux").model("loras", "flux/a.safetensors", 10);
+    let mut windows = Spec::named("windows")
+        .model("loras", "flux/a.safetensors", 10)
+        .model("vae", "only/here.safetensors", 10);
+    windows.windows = true;
+    windows.without.push("ImageBlur".into());
+    let nodes = [
+        ComfyNode::start(linux).await.unwrap(),
+        ComfyNode::start(windows).await.unwrap(),
+    ];
+    let infos = [info_of(&nodes[0]).await, info_of(&nodes[1]).await];
+    let named = [("linux", &infos[0]), ("windows", &infos[1])];
+    let (all, differences) = ObjectInfo::merged(&named);
+    assert_eq!(differences, []);
+    let models: Vec<_> = all.models().map(|(.., name)| name).collect();
+    assert_eq!(
+        models.iter().filter(|name| name.contains("flux")).count(),
+        1,
+        "{models:?}"
+    );
+    let names = Names::default();
+    let body = |lora: &str, vae: &str, last: &str| {
+        format!(
+            r#"{{"prompt": {{"4": {{"class_type": "CheckpointLoaderSimple", "inputs": {{"ckpt_name": "tiny_sd3.safetensors"}}}},
+            "5": {{"class_type": "LoraLoader", "inputs": {{"model": ["4", 0], "clip": ["4", 1], "lora_name": "{lora}", "strength_model": 1, "strength_clip": 1}}}},
+            "6": {{"class_type": "CLIPTextEncode", "inputs": {{"text": "cat", "clip": ["5", 1]}}}},
+            "7": {{"class_type": "VAELoader", "inputs": {{"vae_name": "{vae}"}}}},
+            "8": {{"class_type": "EmptyImage", "inputs": {{"width": 16, "height": 16, "batch_size": 1, "color": 0}}}},
+            "9": {{"class_type": "VAEEncode", "inputs": {{"pixels": ["8", 0], "vae": ["7", 0]}}}},
+            "10": {{"class_type": "PreviewAny", "inputs": {{"source": ["9", 0]}}}},
+            "11": {{"class_type": "PreviewAny", "inputs": {{"source": ["6", 0]}}}},
+            "12": {last}}}}}"#
+        )
+    };
+    let preview = r#"{"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}}"#;
+    for (lora, vae, linux, windows) in [
+        ("flux/a.safetensors", "pixel_space", 200, 200),
+        (r"flux\\a.safetensors", "pixel_space", 200, 200),
+        ("flux/a.safetensors", "only/here.safetensors", 400, 200),
+    ] {
+        let body = body(lora, vae, preview);
+        assert_eq!(
+            verdict(&all, Dialect::Early, &body),
+            (200, "{}".into()),
+            "{lora} {vae}"
+        );
+        let submission = Submission::read(body.as_bytes()).unwrap();
+        let workflow = Workflow::of(submission.prompt().unwrap());
+        let needs = Needs::of(&workflow, &all);
+        assert_eq!(nowhere(&needs, &named, &names), None);
+        for (i, status) in [linux, windows].into_iter().enumerate() {
+            assert_eq!(
+                needs.lacks(&infos[i], &names).is_empty(),
+                status == 200,
+                "{lora} {vae} {i}"
+            );
+            let sent = submission.for_node(|body| {
+                if let Some(Json::Object(prompt)) = body.get_mut("prompt") {
+                    translate(prompt, &infos[i], &names);
+                }
+            });
+            let (answered, told) = ask(&nodes[i], "POST", "/prompt", &sent).await;
+            let node_errors = Json::read(told.as_bytes())
+                .unwrap()
+                .get("node_errors")
+                .unwrap()
+                .to_string();
+            let is_right = answered == 200 && node_errors == "{}";
+            assert_eq!(is_right, status == 200, "{lora} {vae} {i}: {told}");
+        }
+    }
+    let blur = r#"{"class_type": "ImageBlur", "inputs": {"image": ["8", 0], "blur_radius": 1, "sigma": 1.0}}"#;
+    let body = body("flux/a.safetensors", "only/here.safetensors", blur);
+    assert_eq!(verdict(&all, Dialect::Early, &body), (200, "{}".into()));
+    let submission = Submission::read(body.as_bytes()).unwrap();
+    let needs = Needs::of(&Workflow::of(submission.prompt().unwrap()), &all);
+    let told = nowhere(&needs, &named, &names).unwrap().to_string();
+    assert!(
+        told.contains(
+            "linux lacks vae_name 'only/here.safetensors'\\nwindows lacks the node type ImageBlur"
+        ),
+        "{told}"
+    );
 }
