@@ -3,7 +3,7 @@
 
 use crate::json::Json;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Names that mean the same file.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +46,18 @@ impl Names {
                 aliases.iter().find_map(|alias| named(alias))
             })
     }
+}
+
+/// What is in any of some lists, each once: the first list first. Paths are written with `/`.
+pub fn united<'a>(lists: impl IntoIterator<Item = &'a [Json]>) -> Vec<Json> {
+    let mut seen = HashSet::new();
+    let all = lists.into_iter().flatten();
+    let all = all.map(|option| match option {
+        Json::Text(text) => portable(text).into_owned().into(),
+        other => other.clone(),
+    });
+    all.filter(|option| seen.insert(option.to_string()))
+        .collect()
 }
 
 /// A path as everybody but Windows writes it. What is no path of a file stays as it is.
@@ -106,6 +118,20 @@ mod tests {
                 "{wanted} in {options:?}"
             );
         }
+    }
+
+    #[test]
+    fn lists_are_united_in_the_order_of_the_first() {
+        let lists = [
+            r#"["b.sft", "x\\a.sft", 1]"#,
+            r#"["x/a.sft", "0.sft", "1", "b.sft"]"#,
+        ];
+        let lists = lists.map(|list| Json::read(list.as_bytes()).unwrap());
+        let all = united(lists.iter().filter_map(Json::list));
+        assert_eq!(
+            Json::List(all).to_string(),
+            r#"["b.sft", "x/a.sft", 1, "0.sft", "1"]"#
+        );
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! What a node says it can do (`GET /object_info`), and what all of them can do together.
 
 use crate::json::{Json, NotJson, Object};
-use crate::names::portable;
-use std::collections::HashSet;
+use crate::names::{portable, united};
 
 /// The classes of a node, or of several.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -122,7 +121,7 @@ impl ObjectInfo {
             for (name, told) in &info.classes {
                 let Some(known) = all.get_mut(name) else {
                     let mut told = told.clone();
-                    for_each_list(&mut told, |_, options| unite(options, &[]));
+                    for_each_choice(&mut told, |_, options| *options = united([&**options]));
                     all.insert(name.clone(), told);
                     continue;
                 };
@@ -133,9 +132,9 @@ impl ObjectInfo {
                     what,
                 }));
                 let more = Class(told);
-                for_each_list(known, |input, options| {
+                for_each_choice(known, |input, options| {
                     let more = more.input(input).and_then(|input| input.options());
-                    unite(options, more.unwrap_or(&[]));
+                    *options = united([&**options, more.unwrap_or(&[])]);
                 });
             }
         }
@@ -143,23 +142,8 @@ impl ObjectInfo {
     }
 }
 
-/// Adds to a list of options what is not in it, and writes paths the same everywhere.
-fn unite(options: &mut Vec<Json>, more: &[Json]) {
-    let all = std::mem::take(options)
-        .into_iter()
-        .chain(more.iter().cloned());
-    let mut seen = HashSet::new();
-    options.extend(all.filter_map(|option| {
-        let option = match option {
-            Json::Text(text) => portable(&text).into_owned().into(),
-            other => other,
-        };
-        seen.insert(option.to_string()).then_some(option)
-    }));
-}
-
-/// Calls `change` with each input that is a choice, and its options.
-fn for_each_list(class: &mut Json, mut change: impl FnMut(&str, &mut Vec<Json>)) {
+/// Calls `change` with each input that is a choice, and its options. A default that is a path is written as the options are.
+fn for_each_choice(class: &mut Json, mut change: impl FnMut(&str, &mut Vec<Json>)) {
     let Some(Json::Object(groups)) = get_mut(class, "input") else {
         return;
     };
@@ -169,14 +153,22 @@ fn for_each_list(class: &mut Json, mut change: impl FnMut(&str, &mut Vec<Json>))
         };
         for (name, told) in inputs {
             let Json::List(told) = told else { continue };
-            match told.as_mut_slice() {
-                [Json::List(options), ..] => change(name, options),
-                [_, more] => {
-                    if let Some(Json::List(options)) = get_mut(more, "options") {
-                        change(name, options);
-                    }
+            let more = match told.as_mut_slice() {
+                [Json::List(options), more @ ..] => {
+                    change(name, options);
+                    more.first_mut()
                 }
-                _ => {}
+                [_, more] => match get_mut(more, "options") {
+                    Some(Json::List(options)) => {
+                        change(name, options);
+                        Some(more)
+                    }
+                    _ => None,
+                },
+                _ => None,
+            };
+            if let Some(Json::Text(default)) = more.and_then(|more| get_mut(more, "default")) {
+                *default = portable(default).into_owned();
             }
         }
     }
@@ -327,7 +319,7 @@ mod tests {
     }
 
     const HOME: &str = r#"{
-        "Load": {"input": {"required": {"name": [["b.sft", "x\\a.sft"], {"default": "b.sft"}], "n": ["INT", {"max": Infinity}]}, "hidden": {"id": "UNIQUE_ID"}}, "output": ["MODEL"], "output_node": false},
+        "Load": {"input": {"required": {"name": [["b.sft", "x\\a.sft"], {"default": "x\\a.sft"}], "n": ["INT", {"max": Infinity}]}, "hidden": {"id": "UNIQUE_ID"}}, "output": ["MODEL"], "output_node": false},
         "Save": {"input": {"required": {"images": ["IMAGE"]}, "optional": {"format": ["COMBO", {"options": ["png"]}]}}, "output": [], "output_node": true}
     }"#;
     const OTHER: &str = r#"{
@@ -343,7 +335,7 @@ mod tests {
         let names: Vec<&str> = all.classes().map(|(name, _)| name).collect();
         assert_eq!(names, ["Load", "Save", "Extra"]);
         let told = all.json().to_string();
-        assert!(told.contains(r#""name": [["b.sft", "x/a.sft", "c.sft"], {"default": "b.sft"}], "n": ["INT", {"max": Infinity}]"#), "{told}");
+        assert!(told.contains(r#""name": [["b.sft", "x/a.sft", "c.sft"], {"default": "x/a.sft"}], "n": ["INT", {"max": Infinity}]"#), "{told}");
         assert!(
             told.contains(r#""format": ["COMBO", {"options": ["png", "jpg", 3]}]"#),
             "{told}"

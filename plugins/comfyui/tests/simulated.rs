@@ -58,19 +58,10 @@ fn verdict(info: &ObjectInfo, dialect: Dialect, body: &str) -> (u16, String) {
 
 /// The same of a node's answer.
 fn told((status, body): (u16, String)) -> (u16, String) {
+    let read = || without_tracebacks(&Json::read(body.as_bytes()).unwrap());
     match status {
-        200 => (
-            200,
-            Json::read(body.as_bytes())
-                .unwrap()
-                .get("node_errors")
-                .unwrap()
-                .to_string(),
-        ),
-        400 => (
-            400,
-            without_tracebacks(&Json::read(body.as_bytes()).unwrap()).to_string(),
-        ),
+        200 => (200, read().get("node_errors").unwrap().to_string()),
+        400 => (400, read().to_string()),
         other => (other, String::new()),
     }
 }
@@ -220,6 +211,137 @@ async fn prompts_are_refused_in_the_words_of_a_server_to_the_byte() {
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+/// Prompts by chance, most of them wrong in several ways: the same ones in every run.
+struct Chance(u64);
+
+impl Chance {
+    /// Below `n`.
+    fn draw(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+
+    fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        all[self.draw(all.len())]
+    }
+
+    fn prompt(&mut self, info: &ObjectInfo) -> String {
+        const CLASSES: [&str; 14] = [
+            "EmptyImage",
+            "ImageInvert",
+            "ImageBatch",
+            "ImageBlur",
+            "SaveImage",
+            "PreviewImage",
+            "PreviewImage",
+            "KSampler",
+            "VAEDecode",
+            "LoadImage",
+            "LoadImageMask",
+            "StubImage",
+            "CheckpointLoaderSimple",
+            "PreviewAny",
+        ];
+        const VALUES: [&str; 18] = [
+            "1",
+            "8",
+            "8.0",
+            "\"8\"",
+            "\"x\"",
+            "-5",
+            "0.5",
+            "null",
+            "true",
+            r#"{"__value__": 8}"#,
+            "\"euler\"",
+            "\"normal\"",
+            "\"WHITE\"",
+            "\"example.png\"",
+            "\"no.png\"",
+            "[]",
+            "\"tiny_sd3.safetensors\"",
+            "{}",
+        ];
+        let count = 1 + self.draw(6);
+        let nodes: Vec<String> = (0..count)
+            .map(|id| {
+                let class = self.of(&CLASSES);
+                let inputs = info.class(class).unwrap().inputs();
+                let inputs: Vec<String> = inputs
+                    .filter_map(|input| {
+                        let is_link = input.options().is_none()
+                            && !["INT", "FLOAT", "STRING", "BOOLEAN"].contains(&input.type_name());
+                        let odd = self.draw(10);
+                        let default = input.more("default").map(Json::to_string);
+                        let value = match odd {
+                            0 => return None,
+                            1 => self.of(&VALUES).to_owned(),
+                            _ if is_link => format!(
+                                r#"["{}", {}]"#,
+                                self.draw(count + usize::from(odd == 2)),
+                                self.draw(6) / 5
+                            ),
+                            _ => default
+                                .filter(|_| odd > 4)
+                                .unwrap_or_else(|| self.of(&VALUES).to_owned()),
+                        };
+                        // What is right is executed: not for long.
+                        let value = if value.len() > 2 && value.parse::<u64>().is_ok() {
+                            "16".to_owned()
+                        } else {
+                            value
+                        };
+                        Some(format!("\"{}\": {value}", input.name))
+                    })
+                    .collect();
+                let class = if self.draw(60) == 0 {
+                    "NoSuchNode"
+                } else {
+                    class
+                };
+                format!(
+                    r#""{id}": {{"class_type": "{class}", "inputs": {{{}}}}}"#,
+                    inputs.join(", ")
+                )
+            })
+            .collect();
+        format!(r#"{{"prompt": {{{}}}}}"#, nodes.join(", "))
+    }
+}
+
+#[tokio::test]
+async fn prompts_by_chance_are_judged_as_a_server_judges_them() {
+    for (version, dialect) in [
+        (Version::RECORDED, Dialect::Early),
+        (Version::LATE, Dialect::Late),
+    ] {
+        let node = ComfyNode::start(Spec::named("a").version(version))
+            .await
+            .unwrap();
+        let info = info_of(&node).await;
+        let mut chance = Chance(6);
+        let mut kinds = std::collections::BTreeMap::new();
+        for _ in 0..400 {
+            let body = chance.prompt(&info);
+            let there = told(ask(&node, "POST", "/prompt", &body).await);
+            let here = verdict(&info, dialect, &body);
+            assert_eq!(here, there, "{version} {body}");
+            for kind in here.1.split("\"type\": \"").skip(1) {
+                *kinds
+                    .entry(kind.split('"').next().unwrap().to_owned())
+                    .or_insert(0) += 1;
+            }
+            *kinds.entry(here.0.to_string()).or_insert(0) += 1;
+        }
+        // All that can be wrong was, and some were right.
+        let least = if dialect == Dialect::Late { 14 } else { 13 };
+        assert!(kinds.len() >= least && kinds["200"] > 20, "{kinds:?}");
     }
 }
 
