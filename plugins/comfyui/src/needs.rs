@@ -208,6 +208,7 @@ mod tests {
         "Checkpoint": {"input": {"required": {"ckpt_name": [["xl/a.safetensors", "b.safetensors"]], "dtype": [["default", "fp8"]]}}, "output": ["MODEL"]},
         "LoadImage": {"input": {"required": {"image": [[], {"image_upload": true}]}}, "output": ["IMAGE"]},
         "FromOutput": {"input": {"required": {"image": ["COMBO", {"remote": {"route": "/internal/files/output"}}]}}},
+        "FromFolder": {"input": {"required": {"image": ["COMBO", {"image_folder": "output"}]}}},
         "LoadLatent": {"input": {"required": {"latent": [[]]}}},
         "Many": {"input": {"optional": {"of": ["COMBO", {"options": ["a", "b"]}], "far": ["COMBO", {"remote": {"route": "/x"}}]}}},
         "Save": {"input": {"required": {"images": ["IMAGE"], "prefix": ["STRING"]}}, "output_node": true}
@@ -218,6 +219,7 @@ mod tests {
         "2": {"class_type": "LoadImage", "inputs": {"image": "clipspace/a b.png [input]"}},
         "3": {"class_type": "FromOutput", "inputs": {"image": "r.png [output]"}},
         "4": {"class_type": "LoadLatent", "inputs": {"latent": "l.latent"}},
+        "45": {"class_type": "FromFolder", "inputs": {"image": "t.png [temp]"}},
         "5": {"class_type": "Many", "inputs": {"of": {"__value__": ["a", "b"]}, "far": "anything"}},
         "6": {"class_type": "LoadImage", "inputs": {"image": ["2", 0]}},
         "7": {"class_type": "Unknown", "inputs": {"x": "y.safetensors"}},
@@ -248,6 +250,7 @@ mod tests {
                 ("2", "LoadImage"),
                 ("3", "FromOutput"),
                 ("4", "LoadLatent"),
+                ("45", "FromFolder"),
                 ("5", "Many"),
                 ("7", "Unknown"),
                 ("9", "Save")
@@ -279,7 +282,8 @@ mod tests {
             [
                 ("2", Folder::Input, "clipspace", "a b.png"),
                 ("3", Folder::Output, "", "r.png"),
-                ("4", Folder::Input, "", "l.latent")
+                ("4", Folder::Input, "", "l.latent"),
+                ("45", Folder::Temp, "", "t.png")
             ]
         );
         assert_eq!(needs.outputs, ["9"]);
@@ -318,6 +322,6 @@ mod tests {
             ),
             ["Unknown"]
         );
-        assert_eq!(lacks("{}", &none).len(), 7);
+        assert_eq!(lacks("{}", &none).len(), 8);
     }
 }

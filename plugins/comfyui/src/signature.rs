@@ -52,18 +52,10 @@ pub fn sign<'a>(
     marks.into_iter().map(Signature).collect()
 }
 
-/// To the cache, `1` and `1.0` are the same.
+/// To the cache, `1` and `1.0` are the same; Rust writes both as `1`.
 fn written(value: &Json) -> String {
     match value {
-        Json::Number(number) if number.is_float() => {
-            let value = number.value();
-            let is_whole = value.trunc() == value && value.abs() < 1e15;
-            if is_whole {
-                format!("{value:.0}")
-            } else {
-                value.to_string()
-            }
-        }
+        Json::Number(number) if number.is_float() => number.value().to_string(),
         other => other.to_string(),
     }
 }

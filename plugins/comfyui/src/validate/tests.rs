@@ -9,6 +9,7 @@ const INFO: &str = r#"{
     "Lora": {"input": {"required": {"model": ["MODEL"], "lora": [["l.sft"]]}}, "output": ["MODEL"]},
     "Pass": {"input": {"optional": {"any": ["*"], "seed": ["INT", {"min": 0, "max": 18446744073709551615}], "many": ["COMBO", {"options": ["a"]}], "far": ["COMBO", {"remote": {"route": "/x"}}]}}, "output": ["*"]},
     "Text": {"input": {"required": {"text": ["TEXT, OTHER"]}}, "output": [["a"]]},
+    "Choose": {"input": {"optional": {"of": [["a", "b"]]}}, "output": [["b", "a"]]},
     "Save": {"input": {"required": {"of": ["*"]}}, "output": [], "output_node": true}
 }"#;
 
@@ -38,7 +39,7 @@ fn valid(text: &str) -> Result<Valid, Invalid> {
 /// What is first said of the node `1`; empty: nothing.
 fn said(node: &str) -> String {
     let text = format!(
-        r#"{{"0": {{"class_type": "Load", "inputs": {{"name": "b.sft"}}}}, "1": {node}, "2": {{"class_type": "Save", "inputs": {{"of": ["1", 0]}}}}}}"#
+        r#"{{"0": {{"class_type": "Load", "inputs": {{"name": "b.sft"}}}}, "3": {{"class_type": "Choose", "inputs": {{}}}}, "1": {node}, "2": {{"class_type": "Save", "inputs": {{"of": ["1", 0]}}}}}}"#
     );
     match valid(&text) {
         Err(Invalid::Told(told)) => {
@@ -86,6 +87,11 @@ fn values_and_links_are_looked_at_as_python_would() {
         ),
         (
             r#"{"class_type": "Text", "inputs": {"text": ["0", -1]}}"#,
+            "",
+        ),
+        // Lists of options are united over all nodes, so as types they are not held against each other.
+        (
+            r#"{"class_type": "Choose", "inputs": {"of": ["3", 0]}}"#,
             "",
         ),
         (

@@ -56,6 +56,7 @@ impl<'a> Validation<'a> {
             return Ok(*is_valid);
         }
         let mut way = vec![self.begin(output)?];
+        // Where each node is on the way. Those that are done are in `seen`, which is asked first.
         let mut places = HashMap::from([(output, 0)]);
         loop {
             let top = way.len() - 1;
@@ -64,7 +65,6 @@ impl<'a> Validation<'a> {
                     let Some(step) = way.pop() else {
                         return Ok(true);
                     };
-                    places.remove(step.id);
                     let is_valid = self.finish(step.id, step.is_valid, step.errors);
                     let Some(before) = way.last_mut() else {
                         return Ok(is_valid);
@@ -88,7 +88,6 @@ impl<'a> Validation<'a> {
                     let Some(step) = way.pop() else {
                         return Err(raised);
                     };
-                    places.remove(step.id);
                     Err((step.id, raised))
                 }
             };
