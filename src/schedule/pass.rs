@@ -21,6 +21,9 @@ pub(super) struct Pass {
     /// Those of a tenant that were matched and got nothing more.
     matched: HashSet<(Arc<str>, Group)>,
     full: HashMap<PoolId, bool>,
+    /// Endpoints that are kept for work of several slots that has waited for as long as it may: work of one slot would take
+    /// each slot that comes free, for ever.
+    kept: HashSet<EndpointId>,
     /// What was planned for those who had their turn before.
     slots: Slots,
     pub(super) wants: Vec<Want>,
@@ -126,7 +129,7 @@ impl Pass {
                 return came;
             }
             self.cursors.insert(turn.tenant.clone(), ticket.place());
-            match attempt(ticket, room, draw, turn.now) {
+            match attempt_beside(ticket, &self.kept, room, draw, turn.now) {
                 Tried::Granted(decision, node_s) => {
                     self.full.clear();
                     self.slots.remove(&decision.endpoint);
@@ -137,9 +140,34 @@ impl Pass {
                     came.broken.push((ticket.id, why));
                     return came;
                 }
-                Tried::Waits(wants) => self.wants.extend(wants),
+                Tried::Waits(wants) => {
+                    self.wants.extend(wants);
+                    self.keep(ticket, room, turn.now);
+                }
             }
         }
+    }
+
+    /// Keeps an endpoint for a ticket of several slots that finds no room and has waited for too long: the one that has them
+    /// first.
+    fn keep(&mut self, ticket: &Ticket, room: &dyn Room, now: Instant) {
+        let waited = now.saturating_duration_since(ticket.since);
+        if ticket.need.slots < 2 || waited < ticket.patience {
+            return;
+        }
+        let mut among = Vec::new();
+        room.candidates(ticket, &mut among);
+        if among.iter().any(|c| c.has_room(&ticket.need)) {
+            return;
+        }
+        let open = among
+            .iter()
+            .filter(|c| c.held && !self.kept.contains(&c.id));
+        let first = open.min_by(|a, b| {
+            let (a, b) = ((a.terms.wait_s, a.used), (b.terms.wait_s, b.used));
+            a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
+        });
+        self.kept.extend(first.map(|c| c.id));
     }
 
     fn has_room(&mut self, pool: PoolId, room: &dyn Room) -> bool {
@@ -187,7 +215,16 @@ impl Pass {
                 false => window_of,
             };
             let own = |ticket: &Ticket| cells(ticket, room, &mut self.slots);
-            let jobs = window(&lanes, &counts, &rows, most, turn, own);
+            let mut jobs = window(&lanes, &counts, &rows, most, turn, own);
+            for head in lanes.iter().filter_map(|lane| lane.first()) {
+                self.keep(head, room, turn.now);
+            }
+            if !self.kept.is_empty() {
+                let is_open = |cell: &Cell| !self.kept.contains(&cell.endpoint);
+                for job in &mut jobs {
+                    job.cells = job.cells.iter().copied().filter(is_open).collect();
+                }
+            }
             match how {
                 Rule::InTurn(_) => matching::in_turn(&jobs, &mut self.slots),
                 Rule::Matched(_) if backlog => {
@@ -221,7 +258,7 @@ impl Pass {
             if !more || !may_have(ticket, at_work) {
                 continue;
             }
-            let unfit = room.unfit(ticket);
+            let unfit = unfit(ticket, &self.kept, room);
             let Some(node_s) = room.take(begin.endpoint, ticket) else {
                 // An endpoint on trial took another, or what it costs is spent: who stands behind this one must not overtake
                 // it, so the rest is planned anew.
@@ -345,9 +382,42 @@ fn is_alike(a: &Ticket, b: &Ticket) -> bool {
     a.id == b.id || (a.need.size == b.need.size && a.price.spill_after.is_zero())
 }
 
+/// Who cannot serve a ticket now, and why; among them those that are kept for another.
+fn unfit(
+    ticket: &Ticket,
+    kept: &HashSet<EndpointId>,
+    room: &dyn Room,
+) -> Vec<(EndpointId, String)> {
+    let mut unfit = room.unfit(ticket);
+    if kept.is_empty() {
+        return unfit;
+    }
+    let mut among = Vec::new();
+    room.candidates(ticket, &mut among);
+    for candidate in among.iter().filter(|c| kept.contains(&c.id)) {
+        unfit.retain(|(id, _)| *id != candidate.id);
+        unfit.push((candidate.id, KEPT.to_owned()));
+    }
+    unfit
+}
+
+/// Why an endpoint is not given away that is kept.
+const KEPT: &str = "it is kept for work of several slots that has waited for long";
+
 /// Has a ticket's policy choose, and takes what it chose.
 pub(super) fn attempt(
     ticket: &Ticket,
+    room: &mut dyn Room,
+    draw: &mut dyn Draw,
+    now: Instant,
+) -> Tried {
+    attempt_beside(ticket, &HashSet::new(), room, draw, now)
+}
+
+/// The same, but for endpoints that are kept for others.
+fn attempt_beside(
+    ticket: &Ticket,
+    kept: &HashSet<EndpointId>,
     room: &mut dyn Room,
     draw: &mut dyn Draw,
     now: Instant,
@@ -359,6 +429,9 @@ pub(super) fn attempt(
     let (endpoint, considered) = {
         let mut among = Vec::with_capacity(16);
         room.candidates(ticket, &mut among);
+        if ticket.need.slots > 0 && !kept.is_empty() {
+            among.retain(|candidate| !kept.contains(&candidate.id));
+        }
         if among.is_empty() {
             return Tried::Waits(Vec::new());
         }
@@ -389,7 +462,7 @@ pub(super) fn attempt(
             Err(_) => return broken("panicked"),
         }
     };
-    let unfit = room.unfit(ticket);
+    let unfit = unfit(ticket, kept, room);
     match room.take(endpoint, ticket) {
         Some(node_s) => {
             let decision = Decision::of(ticket, now, endpoint, How::Picked, considered, unfit);

@@ -976,6 +976,19 @@ impl World {
         assert_eq!(named, pool, "{told}");
         // Who is out is so for a reason that is true, and who is in has nothing against it.
         for (id, why) in &decision.unfit {
+            if why.contains("is kept for work of several slots") {
+                let now = self.now;
+                let wide =
+                    |other: &Ticket| other.need.slots > 1 && now - other.since >= other.patience;
+                let waits = |other: &Ticket| self.rooms.schedule.is_waiting(other.id);
+                assert!(
+                    self.tickets
+                        .values()
+                        .any(|other| wide(other) && waits(other)),
+                    "{told}"
+                );
+                continue;
+            }
             let weight = members.iter().find(|m| m.0 == *id).unwrap().1;
             let against = self.against(now, &ticket, *id, weight);
             let reason = against.into_iter().find(|reason| why.contains(reason));

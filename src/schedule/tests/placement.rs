@@ -234,6 +234,29 @@ fn nobody_starves_behind_shorter_work_where_other_endpoints_are_free_and_do_not_
 }
 
 #[test]
+fn work_of_two_slots_is_not_kept_out_by_work_of_one_for_ever() {
+    for policy in ["least_loaded", "fastest", "match"] {
+        let mut world = World::new(policy, &[&[10.0], &[10.0]]);
+        world.farm.slots = vec![2];
+        world.comes("a");
+        world.pass(5.0);
+        world.comes("a");
+        let wide = |ticket: &mut Ticket| {
+            ticket.need.slots = 2;
+            ticket.patience = SECOND * 60;
+        };
+        assert_eq!(world.arrive(wide, "b"), [], "{policy}");
+        let wide = world.next;
+        let begins = (0..30).find(|_| {
+            world.comes("a");
+            let granted = world.pass(5.0);
+            granted.iter().any(|(id, _)| *id == wide)
+        });
+        assert!(begins.is_some(), "{policy}");
+    }
+}
+
+#[test]
 fn what_a_person_waits_for_hides_no_older_work_of_the_same_tenant_elsewhere() {
     let mut world = World::new("match", &[&[10.0, NOWHERE], &[NOWHERE, 5.0]]);
     assert_eq!(world.comes("a"), [(1, 0)]);
