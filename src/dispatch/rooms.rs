@@ -186,6 +186,21 @@ impl Rooms {
         actions
     }
 
+    /// Those who wait, and the room that they look at, as it is now.
+    fn meet(&mut self, now: Instant) -> (&mut Schedule, FleetRoom<'_>) {
+        self.times.refresh();
+        let room = FleetRoom {
+            fleet: &mut self.fleet,
+            pools: &self.pools,
+            times: &mut self.times,
+            spending: &mut self.spending,
+            shortages: &self.shortages,
+            slots: RefCell::default(),
+            now,
+        };
+        (&mut self.schedule, room)
+    }
+
     fn pass(&mut self, mut event: schedule::Event, now: Instant) -> Vec<schedule::Action> {
         if let schedule::Event::Arrived(ticket) = &mut event
             && !ticket.price.spill_after.is_zero()
@@ -212,17 +227,8 @@ impl Rooms {
             }
             _ => None,
         };
-        self.times.refresh();
-        let mut room = FleetRoom {
-            fleet: &mut self.fleet,
-            pools: &self.pools,
-            times: &mut self.times,
-            spending: &mut self.spending,
-            shortages: &self.shortages,
-            slots: RefCell::default(),
-            now,
-        };
-        let actions = self.schedule.apply(event, &mut room, now);
+        let (schedule, mut room) = self.meet(now);
+        let actions = schedule.apply(event, &mut room, now);
         if let Some(ticket) = may_pay_later.filter(|ticket| self.schedule.is_waiting(*ticket)) {
             self.spending.waits(ticket, now);
         }
@@ -244,16 +250,7 @@ impl Rooms {
 
     /// Who could serve a ticket now, with room or without, by what terms; and who could not, and why.
     pub fn look(&mut self, ticket: &Ticket, now: Instant) -> Vec<Looked> {
-        self.times.refresh();
-        let room = FleetRoom {
-            fleet: &mut self.fleet,
-            pools: &self.pools,
-            times: &mut self.times,
-            spending: &mut self.spending,
-            shortages: &self.shortages,
-            slots: RefCell::default(),
-            now,
-        };
+        let (_, room) = self.meet(now);
         let mut among = Vec::new();
         room.candidates(ticket, &mut among);
         let looked = |(id, weight): &(EndpointId, u32)| {
@@ -271,26 +268,14 @@ impl Rooms {
                 excluded,
             })
         };
-        self.pools
-            .members(ticket.pool)
-            .iter()
-            .filter_map(looked)
-            .collect()
+        let members = room.pools.members(ticket.pool).iter();
+        members.filter_map(looked).collect()
     }
 
     /// What a ticket would get now if nobody else waited; `None`: it would wait.
     pub fn would(&mut self, ticket: &Ticket, now: Instant) -> Option<EndpointId> {
-        self.times.refresh();
-        let room = FleetRoom {
-            fleet: &mut self.fleet,
-            pools: &self.pools,
-            times: &mut self.times,
-            spending: &mut self.spending,
-            shortages: &self.shortages,
-            slots: RefCell::default(),
-            now,
-        };
-        self.schedule.would(ticket, &room, &mut rand::rng(), now)
+        let (schedule, room) = self.meet(now);
+        schedule.would(ticket, &room, &mut rand::rng(), now)
     }
 
     /// When time alone changes something.
