@@ -67,6 +67,7 @@ fn sentence(told: &Value) -> String {
             let rule = match told["rule"]["rule"].as_str().unwrap_or_default() {
                 "matched" => "matched with all who waited",
                 "in_turn" => "one like it was to go there, and it came first",
+                "new" => "nothing like it ever ran, and one goes first to find out",
                 "most_lost" => "it lost most by waiting",
                 "out_of_patience" => "it had waited beside a free slot for as long as it may",
                 _ => "picked by the policy",

@@ -101,6 +101,10 @@ impl Room for FleetRoom<'_> {
         usable.any(|endpoint| endpoint.used() < endpoint.slots())
     }
 
+    fn is_new(&self, ticket: &Ticket) -> bool {
+        self.times.is_new(&ticket.service, &ticket.need)
+    }
+
     fn slots(&self, endpoint: &Candidate<'_>) -> Vec<f64> {
         self.slots_of(endpoint).clone()
     }

@@ -168,6 +168,14 @@ impl Times {
         self.estimator.row(&key(service, need))
     }
 
+    /// Whether a class never ran, and no other of its service that never did is at work.
+    pub(super) fn is_new(&self, service: &Arc<str>, need: &Need) -> bool {
+        let under_way = |work: &Work| {
+            work.class.service == *service && self.estimator.row(&work.class).is_new()
+        };
+        self.row(service, need).is_new() && !self.at_work.values().flatten().any(under_way)
+    }
+
     /// What a need costs at an endpoint, by what was learned; without the wait.
     pub(super) fn terms(
         &self,

@@ -71,6 +71,8 @@ pub enum How {
         /// How many are planned to follow it on its slot.
         behind: usize,
     },
+    /// Nothing like it ever ran: one goes first, so that it is known how long the others take.
+    New,
     /// It loses most by waiting: weight × age / seconds here.
     MostLost {
         /// That figure.

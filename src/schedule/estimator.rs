@@ -426,6 +426,11 @@ impl Row<'_> {
         })
     }
 
+    /// Whether the class never ran anywhere.
+    pub fn is_new(&self) -> bool {
+        self.class.is_none_or(|class| class.runs == 0)
+    }
+
     /// How many runs of the class were learned from since the last one on this endpoint; all of them where none was.
     pub fn stale(&self, endpoint: usize) -> u64 {
         let runs = self.class.map_or(0, |class| class.runs);

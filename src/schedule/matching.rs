@@ -30,6 +30,8 @@ pub(super) struct Job<'a> {
     pub(super) cells: Rc<[Cell]>,
     /// It has waited beside a free slot for as long as it may.
     pub(super) forced: bool,
+    /// Nothing like it ever ran.
+    pub(super) new: bool,
     /// How many of its lane wait.
     pub(super) waiting: usize,
 }
@@ -295,6 +297,8 @@ pub(super) fn by_loss(
     now: Instant,
 ) -> Outcome {
     let good = worth.map(|worth| good_for(jobs, slots, worth));
+    // What is guessed of work that never ran may be wrong by any factor: it is found out soon, with one of it at a time.
+    let mut tries_new = true;
     let is_good = |lane: usize, endpoint: &EndpointId| {
         let of_lane = good.as_ref().and_then(|good| good.get(lane)?.get(endpoint));
         of_lane.is_none_or(|good| *good >= GOOD)
@@ -313,22 +317,29 @@ pub(super) fn by_loss(
             .get(&endpoint)
             .map_or(0, |all| all.iter().filter(|s| **s <= 0.0).count());
         for _ in 0..free {
-            let mut best: Option<(f64, usize, Cell)> = None;
+            let mut best: Option<((bool, f64), usize, Cell)> = None;
             // Of a lane, whoever stands first, though another may have come before: it may be more urgent.
             let mut lanes: HashSet<usize> = HashSet::new();
             let waiting = jobs.iter().enumerate().filter(|(i, _)| !taken[*i]);
             let waiting = waiting.filter(|(_, job)| lanes.insert(job.lane));
-            for (i, job) in waiting.filter(|(_, job)| is_good(job.lane, &endpoint)) {
+            for (i, job) in waiting {
+                let new = job.new && tries_new;
+                if !new && !is_good(job.lane, &endpoint) {
+                    continue;
+                }
                 let Some(cell) = cell_on(&job.cells, endpoint) else {
                     continue;
                 };
-                let loss = loss(job, cell, now);
+                let loss = (new, loss(job, cell, now));
                 if best.is_none_or(|(most, ..)| loss > most) {
                     best = Some((loss, i, *cell));
                 }
             }
-            let Some((loss, i, cell)) = best else { break };
+            let Some(((new, loss), i, cell)) = best else {
+                break;
+            };
             taken[i] = true;
+            tries_new &= !new;
             let job = &jobs[i];
             if !cell.held {
                 outcome.want.push((job.ticket.id, endpoint));
@@ -336,7 +347,10 @@ pub(super) fn by_loss(
                 outcome.begin.push(Begin {
                     ticket: job.ticket.id,
                     endpoint,
-                    how: How::MostLost { loss },
+                    how: match new {
+                        true => How::New,
+                        false => How::MostLost { loss },
+                    },
                     considered: Cell::considered(&job.cells, endpoint),
                 });
             }

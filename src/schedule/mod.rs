@@ -76,6 +76,12 @@ pub trait Room {
         true
     }
 
+    /// Whether nothing is known of how long a ticket's class takes anywhere, and nothing is under way that will tell of it or
+    /// of another such class of its service.
+    fn is_new(&self, _ticket: &Ticket) -> bool {
+        false
+    }
+
     /// When the slots of an endpoint are free, seconds from now, soonest first; 0 for those that are.
     fn slots(&self, endpoint: &Candidate<'_>) -> Vec<f64> {
         let free = endpoint.slots.saturating_sub(endpoint.used) as usize;

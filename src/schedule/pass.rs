@@ -225,6 +225,11 @@ impl Pass {
                     job.cells = job.cells.iter().copied().filter(is_open).collect();
                 }
             }
+            if backlog {
+                for job in &mut jobs {
+                    job.new = room.is_new(job.ticket);
+                }
+            }
             match how {
                 Rule::InTurn(_) => matching::in_turn(&jobs, &mut self.slots),
                 Rule::Matched(_) if backlog => {
@@ -321,6 +326,7 @@ fn window<'a>(
                 lane,
                 cells,
                 forced,
+                new: false,
                 waiting: counts[lane],
             });
         }
@@ -348,6 +354,7 @@ pub(super) fn alone(
         lane: 0,
         cells: cells(ticket, room, &mut slots),
         forced: false,
+        new: room.is_new(ticket),
         waiting: 1,
     };
     let outcome = match how {

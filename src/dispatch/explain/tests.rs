@@ -1165,6 +1165,7 @@ impl World {
             How::Picked => "picked",
             How::InTurn => "in_turn",
             How::Matched { .. } => "matched",
+            How::New => "new",
             How::MostLost { .. } => "most_lost",
             How::OutOfPatience => "out_of_patience",
         };
@@ -1191,6 +1192,10 @@ impl World {
                 let weight = f64::from(3 - i32::from(ticket.need.urgency.value())).exp2();
                 let own = weight * age_s / (got.terms.occupied_s() + got.terms.price_s);
                 assert!(near(own, loss), "{own}: {told}");
+            }
+            (How::New, Mode::Match(_)) => {
+                let row = self.rooms.times.row(&ticket.service, &ticket.need);
+                assert!(row.is_new(), "{told}");
             }
             (How::OutOfPatience, _) => assert!(decision.waited >= ticket.patience, "{told}"),
             _ => panic!("{told}"),

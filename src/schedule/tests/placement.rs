@@ -15,6 +15,8 @@ struct Farm {
     slots: Vec<u32>,
     /// Which cards other services hold.
     away: BTreeSet<u32>,
+    /// Which classes never ran.
+    new: BTreeSet<usize>,
     /// What is at work on each endpoint: whose, until when, and for how long.
     at_work: Vec<Vec<(TicketId, f64, f64)>>,
     now_s: f64,
@@ -61,11 +63,17 @@ impl Room for Farm {
         }
     }
 
+    fn is_new(&self, ticket: &Ticket) -> bool {
+        self.new.contains(&Farm::class(ticket))
+    }
+
     fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
         let i = endpoint.0 as usize;
         let takes_s = self.takes_s[Farm::class(ticket)][i];
         let fits = (self.at_work[i].len() as u32) < self.slots[i];
         fits.then(|| self.at_work[i].push((ticket.id, self.now_s + takes_s, takes_s)))?;
+        // It is found out now.
+        self.new.remove(&Farm::class(ticket));
         Some(takes_s)
     }
 }
@@ -91,6 +99,7 @@ impl World {
                 takes_s: takes_s.iter().map(|row| row.to_vec()).collect(),
                 slots: vec![1; endpoints],
                 away: BTreeSet::new(),
+                new: BTreeSet::new(),
                 at_work: vec![Vec::new(); endpoints],
                 now_s: 0.0,
             },
@@ -326,6 +335,24 @@ fn with_many_in_line_a_slot_takes_what_loses_most_by_waiting() {
     };
     // All are as old. Of those that are as fast, who came first.
     assert_eq!((on(0), on(1)), (Some("a"), Some("b")), "{begun:?}");
+}
+
+#[test]
+fn with_many_in_line_one_of_what_never_ran_goes_first_and_no_more() {
+    // Guessed to be long: by what it loses, it would wait until all others are served.
+    let mut world = World::new("match", &[&[1.0, 1.0], &[100.0, 100.0]]);
+    world.farm.new.insert(1);
+    for _ in 0..20 {
+        world.comes("a");
+    }
+    let (one, other) = (world.next + 1, world.next + 2);
+    world.comes("b");
+    world.comes("b");
+    let granted: Vec<u64> = world.pass(1.0).into_iter().map(|(id, _)| id).collect();
+    assert!(
+        granted.contains(&one) && !granted.contains(&other),
+        "{granted:?}"
+    );
 }
 
 #[test]
