@@ -24,30 +24,25 @@ pub(super) struct FleetRoom<'a> {
 
 impl Room for FleetRoom<'_> {
     fn candidates<'b>(&'b self, ticket: &Ticket, into: &mut Vec<Candidate<'b>>) {
-        let asks = ticket.policy.mode() != Mode::Load && ticket.need.slots > 0;
-        let row = asks.then(|| self.times.row(&ticket.service, &ticket.need));
-        let need = &ticket.need;
-        let short = self.shortages.of(&ticket.service, need);
-        for &(id, weight) in self.pools.members(ticket.pool) {
-            let Some(endpoint) = self.fleet.get(id).filter(|e| e.is_usable()) else {
-                continue;
-            };
-            let spared = short.is_none_or(|short| short.spares(&endpoint.node().name, self.now));
-            if !spared || !fit::fits(need, endpoint) {
-                continue;
-            }
-            let mut candidate = endpoint.candidate(weight);
-            if let Some(row) = row {
-                self.price(ticket, row, endpoint, &mut candidate);
-            }
-            into.push(candidate);
-        }
+        let one = self.one(ticket);
+        into.extend(self.pools.members(ticket.pool).iter().filter_map(one));
         self.within_means(ticket, into);
         // An endpoint that failed this request is passed over only while there is another: a pool of one
         // is tried again rather than given up.
         if !ticket.excluded.is_empty() && into.iter().any(|c| !ticket.excluded.contains(&c.id)) {
             into.retain(|c| !ticket.excluded.contains(&c.id));
         }
+    }
+
+    fn candidate<'b>(&'b self, ticket: &Ticket, endpoint: EndpointId) -> Option<Candidate<'b>> {
+        let mut members = self.pools.members(ticket.pool).iter();
+        let member = members.find(|(id, _)| *id == endpoint)?;
+        self.one(ticket)(member)
+    }
+
+    fn is_steady(&self, ticket: &Ticket) -> bool {
+        // Money that is spent, and cards that change hands, change others.
+        !self.fleet.shares() && !spending::is_limited(&ticket.price)
     }
 
     fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
@@ -119,6 +114,29 @@ const LOOKED_AT_BY_LOAD: usize = 16;
 const COOLING_S: f64 = 1.0;
 
 impl FleetRoom<'_> {
+    /// A member of a ticket's pool as a candidate; `None`: it is not usable, or does not fit.
+    fn one<'b, 't>(
+        &'b self,
+        ticket: &'t Ticket,
+    ) -> impl Fn(&(EndpointId, u32)) -> Option<Candidate<'b>> {
+        let need = &ticket.need;
+        let asks = ticket.policy.mode() != Mode::Load && need.slots > 0;
+        let row = asks.then(|| self.times.row(&ticket.service, need));
+        let short = self.shortages.of(&ticket.service, need);
+        move |&(id, weight)| {
+            let endpoint = self.fleet.get(id).filter(|e| e.is_usable())?;
+            let spared = short.is_none_or(|short| short.spares(&endpoint.node().name, self.now));
+            if !spared || !fit::fits(need, endpoint) {
+                return None;
+            }
+            let mut candidate = endpoint.candidate(weight);
+            if let Some(row) = row {
+                self.price(ticket, row, endpoint, &mut candidate);
+            }
+            Some(candidate)
+        }
+    }
+
     /// When the slots of an endpoint are free, seconds from now, soonest first.
     fn slots_of(&self, endpoint: &Candidate<'_>) -> Ref<'_, Vec<f64>> {
         let id = endpoint.id;

@@ -71,6 +71,11 @@ impl Spending {
     }
 }
 
+/// Whether what is spent, or how long one has waited, bounds what is paid for.
+pub(super) fn is_limited(price: &PricePlan) -> bool {
+    !price.spill_after.is_zero() || price.usd_per_hour.is_some() || price.usd_per_job.is_some()
+}
+
 /// Whether time alone may change that a ticket is not to be paid for.
 pub(super) fn may_pay_later(ticket: &Ticket) -> bool {
     !ticket.price.spill_after.is_zero() || ticket.price.usd_per_hour.is_some()

@@ -33,6 +33,7 @@ mod policies;
 mod queue;
 mod rate;
 mod residency;
+mod rows;
 mod span;
 mod speeds;
 mod tenants;
@@ -61,6 +62,18 @@ pub trait Room {
     /// Puts everyone into `into` who is usable and fit for the ticket, with room or without; with its terms where the
     /// ticket's policy asks for them.
     fn candidates<'a>(&'a self, ticket: &Ticket, into: &mut Vec<Candidate<'a>>);
+
+    /// One of those, as it is now.
+    fn candidate<'a>(&'a self, ticket: &Ticket, endpoint: EndpointId) -> Option<Candidate<'a>> {
+        let mut among = Vec::new();
+        self.candidates(ticket, &mut among);
+        among.into_iter().find(|candidate| candidate.id == endpoint)
+    }
+
+    /// Whether what is given away on one endpoint changes nothing of what the ticket could have on others.
+    fn is_steady(&self, _ticket: &Ticket) -> bool {
+        true
+    }
 
     /// Takes the slots of the ticket's need, and its work begins there. Answers how many node-seconds it is expected to
     /// take; `None` when they do not fit.

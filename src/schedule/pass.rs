@@ -3,6 +3,7 @@
 use super::decision::{Considered, Decision, How, worth_keeping};
 use super::lanes::{Group, Lanes};
 use super::matching::{self, Begin, Cell, Job, Slots};
+use super::rows::Rows;
 use super::ticket::{Place, PoolId, Ticket, TicketId};
 use super::worth::Worth;
 use super::{Room, Want};
@@ -26,6 +27,7 @@ pub(super) struct Pass {
     kept: HashSet<EndpointId>,
     /// What was planned for those who had their turn before.
     slots: Slots,
+    rows: Rows,
     pub(super) wants: Vec<Want>,
 }
 
@@ -133,6 +135,7 @@ impl Pass {
                 Tried::Granted(decision, node_s) => {
                     self.full.clear();
                     self.slots.remove(&decision.endpoint);
+                    self.rows.taken(decision.endpoint);
                     came.granted.push((decision, node_s));
                     return came;
                 }
@@ -196,7 +199,7 @@ impl Pass {
             let mut pool_slots = 0;
             for (i, lane) in lanes.iter().enumerate() {
                 let Some(head) = lane.first() else { continue };
-                let cells = cells(head, room, &mut self.slots);
+                let cells = self.rows.of(head, room, &mut self.slots);
                 if i == 0 {
                     let slots = |cell: &Cell| self.slots.get(&cell.endpoint).map_or(0, Vec::len);
                     pool_slots = cells.iter().map(slots).sum();
@@ -214,7 +217,7 @@ impl Pass {
                 true => lanes.len() * free().clamp(1, window_of),
                 false => window_of,
             };
-            let own = |ticket: &Ticket| cells(ticket, room, &mut self.slots);
+            let own = |ticket: &Ticket| self.rows.of(ticket, room, &mut self.slots);
             let mut jobs = window(&lanes, &counts, &rows, most, turn, own);
             for head in lanes.iter().filter_map(|lane| lane.first()) {
                 self.keep(head, room, turn.now);
@@ -270,6 +273,7 @@ impl Pass {
                 break;
             };
             at_work += ticket.need.slots;
+            self.rows.taken(begin.endpoint);
             let Begin {
                 endpoint,
                 how,
@@ -352,7 +356,7 @@ pub(super) fn alone(
     let job = Job {
         ticket,
         lane: 0,
-        cells: cells(ticket, room, &mut slots),
+        cells: Rows::default().of(ticket, room, &mut slots),
         forced: false,
         new: room.is_new(ticket),
         waiting: 1,
@@ -368,19 +372,6 @@ pub(super) fn alone(
         }
     };
     outcome.begin.first().map(|begin| begin.endpoint)
-}
-
-/// Where a ticket could go, and when the slots there are free.
-fn cells(ticket: &Ticket, room: &dyn Room, slots: &mut Slots) -> Rc<[Cell]> {
-    let mut among = Vec::with_capacity(16);
-    room.candidates(ticket, &mut among);
-    for candidate in &among {
-        let of_endpoint = slots.entry(candidate.id);
-        of_endpoint.or_insert_with(|| room.slots(candidate));
-    }
-    let mut cells: Vec<Cell> = among.iter().map(|c| Cell::of(c, &ticket.need)).collect();
-    cells.sort_unstable_by_key(|cell| cell.endpoint);
-    cells.into()
 }
 
 /// Whether two of one lane may go to the same places at the same cost: they are of one size, and what is paid for does not
