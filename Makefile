@@ -16,8 +16,9 @@ demo-render: setup ## Twelve frames over three nodes that render with Blender or
 test: setup lint ## All tests, lints and doctests
 	@sh tests/all.sh
 
-test-real: setup ## Try the gateway with clients and servers of others (curl, wrk, Gradio, Blender); says what it skips
+test-real: setup ## Try the gateway with clients and servers of others (curl, wrk, Gradio, Blender, ComfyUI); says what it skips
 	@sh tests/real.sh
+	@sh tests/real/comfyui.sh
 
 lint: setup ## Formatting and clippy; licences where cargo-deny is installed
 	cargo fmt --all --check

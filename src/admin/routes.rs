@@ -218,6 +218,14 @@ async fn explain(
     if let Some(explanation) = means.dispatch.explain(&asked) {
         return Json(explanation).into_response();
     }
+    // By the name that its client gave it.
+    if let Question::Job(name) = &asked
+        && let Some(jobs) = means.dispatch.jobs()
+        && let Ok(Some(job)) = jobs.store().find(None, name).await
+        && let Some(explanation) = means.dispatch.explain(&Question::Job(job.id.to_string()))
+    {
+        return Json(explanation).into_response();
+    }
     match asked {
         Question::Would { service, .. } => error(
             StatusCode::NOT_FOUND,

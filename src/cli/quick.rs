@@ -26,7 +26,8 @@ pub(super) struct QuickArgs {
 
 /// Prints the file to keep, and runs it.
 pub(super) fn quick(app: &App, args: &QuickArgs) -> ExitCode {
-    let yaml = yaml(args);
+    let kind = app.registry().find_kind(&args.kind);
+    let yaml = yaml(args, kind.is_some_and(|kind| kind.keeps));
     println!(
         "# Keep this as conf/tabane.yaml and start it with `tabane run`:\n{yaml}\n# Try: curl http://{}/",
         shown(&args.listen)
@@ -35,7 +36,7 @@ pub(super) fn quick(app: &App, args: &QuickArgs) -> ExitCode {
 }
 
 /// The file to keep. Written by a YAML library, so that whatever was typed is quoted as it must be.
-fn yaml(args: &QuickArgs) -> String {
+fn yaml(args: &QuickArgs, keeps: bool) -> String {
     let admin = if args.admin == "off" {
         Value::from(false)
     } else {
@@ -51,6 +52,9 @@ fn yaml(args: &QuickArgs) -> String {
         "admin": admin,
         "services": {"any": {"kind": args.kind, "pool": pool, "routes": ["/"]}},
     });
+    if keeps {
+        file["data_dir"] = "./data".into();
+    }
     if !is_loopback(&args.listen) {
         // Everybody who reaches the address: the command line names no keys.
         file["access"] = json!({"anonymous": "allow"});
@@ -94,7 +98,7 @@ mod tests {
             admin: "off".into(),
             kind: "http".into(),
         };
-        let text = yaml(&args);
+        let text = yaml(&args, true);
         let file: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
         let pool = &file["services"]["any"]["pool"];
         assert_eq!(pool[1]["url"].as_str(), Some("http://gpu2:8188"), "{text}");
@@ -103,6 +107,7 @@ mod tests {
             (Some(2), Some(false)),
             "{text}"
         );
+        assert_eq!(file["data_dir"].as_str(), Some("./data"), "{text}");
         assert_eq!(
             file["access"]["anonymous"].as_str(),
             Some("allow"),

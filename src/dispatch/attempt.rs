@@ -111,6 +111,9 @@ impl Work {
             }
         };
         report.flush().await;
+        if report.is_untypical() {
+            lease.is_untypical();
+        }
         let Some(came) = came else {
             // The gateway goes down, and the node works on.
             return lease.end(End::Unused);
@@ -329,7 +332,21 @@ async fn run(
 ) -> Came {
     // What the kind made of the answer is its code too, and is asked for piece by piece.
     let run = AssertUnwindSafe(async {
-        let done = match service.kind.run(attempt, client, report).await {
+        let done = {
+            let mut work = pin!(service.kind.run(attempt, client, report));
+            let done = tokio::select! {
+                biased;
+                done = &mut work => Some(done),
+                () = report.freed() => None,
+            };
+            // Perhaps with its last word: what came of it is still to be read then.
+            give_on(lease, report);
+            match done {
+                Some(done) => done,
+                None => work.await,
+            }
+        };
+        let done = match done {
             Ok(done) => done,
             Err(error) => return Came::Error(error),
         };
@@ -347,11 +364,23 @@ async fn run(
             }
         }
     });
-    run.catch_unwind().await.unwrap_or_else(|_| {
+    let came = run.catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(job = %attempt.job, service = %service.plan.name,
             "the kind of this service panicked; this attempt fails, the gateway goes on");
         Came::Panicked
-    })
+    });
+    give_on(lease, report);
+    came
+}
+
+/// Gives the slots on if the node is done with the work, whatever comes of it.
+fn give_on(lease: &mut Lease, report: &Reporter) {
+    if report.is_freed() {
+        if report.is_untypical() {
+            lease.is_untypical();
+        }
+        lease.free();
+    }
 }
 
 /// Resolves when the gateway lets go of the attempt: at once when its node keeps it by a handle, else at the very end.

@@ -1,5 +1,6 @@
 //! Why a request goes, waits or went where it does: the same terms that decide.
 
+use super::journey::guarded;
 use super::rooms::{Looked, Rooms};
 use super::world::{LiveService, World};
 use super::{Dispatch, now};
@@ -10,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tabane_api::{ANONYMOUS, Ask, Caller, Need, Terms};
+use tabane_api::{ANONYMOUS, Ask, Caller, Intent, Need, Terms};
 
 /// What is asked about.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,17 +138,19 @@ impl Dispatch {
     pub fn explain(&self, question: &Question) -> Option<Explanation> {
         let world: Arc<World> = self.world()?;
         let now = now();
-        let mut core = self.0.core.lock();
         let asked = match question {
             Question::Would { service, .. } => {
                 let service = world.service(service)?;
+                // Its kind is asked, and may ask its host: not under the lock.
                 let ticket = would(question, service, &world, now)?;
-                return Some(waiting(&mut core.rooms, &ticket, service, "would", now));
+                let rooms = &mut self.0.core.lock().rooms;
+                return Some(waiting(rooms, &ticket, service, "would", now));
             }
             Question::Job(id) => AskedAs::Job(id.as_str().into()),
             Question::Request(id) => AskedAs::Request(HeaderValue::from_str(id).ok()?),
             Question::Ticket(_) => AskedAs::Number,
         };
+        let mut core = self.0.core.lock();
         let is_asked = |ticket: TicketId, as_what: &AskedAs| match question {
             Question::Ticket(number) => ticket.0 == *number,
             _ => *as_what == asked,
@@ -302,8 +305,9 @@ fn would(
         headers: &headers,
         caller: &caller,
     };
-    let mut need = match service.kind.classify(&ask, None) {
-        Ok(tabane_api::Intent::Forward(need)) => need,
+    let intent = guarded(&service.plan.name, || service.kind.classify(&ask, None));
+    let mut need = match intent {
+        Ok(Ok(Intent::Forward(need))) => need,
         _ => Need::of_class(path),
     };
     if let Some(class) = class {

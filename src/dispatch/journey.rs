@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tabane_api::{
-    Ask, Caller, EndpointId, EndpointView, Host, Intent, Key, Need, NodeClient, Refusal, Seen,
-    Shape, Urgency,
+    Ask, Body, Caller, Content, EndpointId, Intent, Key, Need, Refusal, Seen, Shape, Socket,
+    Urgency,
 };
 use tokio::sync::oneshot;
 
@@ -43,6 +43,8 @@ pub struct Journey {
     max_waiting: Option<usize>,
     /// Its id, by which an operator may ask about it.
     id: HeaderValue,
+    /// The one endpoint it is for.
+    pinned: Option<EndpointId>,
     /// Endpoints that failed it.
     excluded: Vec<EndpointId>,
     arrived: Instant,
@@ -68,6 +70,8 @@ pub enum Step {
         /// The largest body the kind takes.
         max: u64,
     },
+    /// Its kind speaks on this socket.
+    Socket,
 }
 
 // === impl Dispatch ===
@@ -109,6 +113,7 @@ impl Dispatch {
             share: world.share(&caller.tenant),
             max_waiting: world.max_waiting(&caller.tenant),
             id: HeaderValue::from_static("-"),
+            pinned: None,
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -164,6 +169,7 @@ impl Dispatch {
             share: world.share(&ask.caller.tenant),
             max_waiting: world.max_waiting(&ask.caller.tenant),
             id: HeaderValue::from_static("-"),
+            pinned: None,
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -192,6 +198,9 @@ impl Dispatch {
     pub async fn lease(&self, journey: &Journey) -> Result<Lease, Refusal> {
         let shared = &self.0;
         let id = TicketId(shared.tickets.fetch_add(1, Ordering::Relaxed));
+        if let Some(endpoint) = journey.pinned {
+            return self.lease_there(journey, endpoint, id);
+        }
         let queue = journey.service.plan.queue;
         let ticket = Ticket {
             id,
@@ -282,6 +291,39 @@ impl Dispatch {
     }
 }
 
+impl Dispatch {
+    /// A lease without slots on the one endpoint that a request is for.
+    ///
+    /// Errors: it is not well, or has left, or failed this request.
+    fn lease_there(
+        &self,
+        journey: &Journey,
+        endpoint: EndpointId,
+        id: TicketId,
+    ) -> Result<Lease, Refusal> {
+        let upstream = {
+            let mut core = self.0.core.lock();
+            let rooms = &mut core.rooms;
+            let there = rooms.fleet.get(endpoint).filter(|e| e.is_usable());
+            let name = there.map(|there| there.name().clone());
+            let taken = name.is_some()
+                && !journey.excluded.contains(&endpoint)
+                && rooms.fleet.take(endpoint, 0, now());
+            match core.upstreams.get(&endpoint).filter(|_| taken) {
+                Some(upstream) => upstream.clone(),
+                None => {
+                    let name = name.as_deref().unwrap_or("that has this");
+                    return Err(Refusal::NodeFailed(format!(
+                        "the node `{name}` cannot be reached now; try again"
+                    )));
+                }
+            }
+        };
+        let (service, need) = (journey.service.clone(), journey.need.clone());
+        Ok(Lease::new(self.0.clone(), id, upstream, service, need))
+    }
+}
+
 /// A place in the queue, given up when it is dropped.
 struct Place<'a> {
     shared: &'a Arc<Shared>,
@@ -340,9 +382,14 @@ impl Journey {
                 )));
             }
             Intent::Own { max } => return Ok(Step::Answer { max }),
+            Intent::Socket => return Ok(Step::Socket),
+            Intent::Pinned(endpoint) => {
+                self.pinned = Some(endpoint);
+                Need::of_class("pinned").without_slot()
+            }
             Intent::Forward(need) => need,
         };
-        if let Some(slots) = self.options.slots {
+        if let Some(slots) = self.options.slots.filter(|_| self.pinned.is_none()) {
             need.slots = slots;
         }
         need.tenant = self.caller.tenant.clone();
@@ -457,21 +504,28 @@ impl Journey {
     pub async fn answer(
         &self,
         dispatch: &Dispatch,
-        request: Request<Bytes>,
-    ) -> Result<Response<Bytes>, Refusal> {
-        let host = KindHost {
-            shared: dispatch.0.clone(),
-            service: self.service.clone(),
-        };
+        request: Request<Content>,
+    ) -> Result<Response<Body>, Refusal> {
+        let host = dispatch.host(&self.service.plan.name);
         let answer = AssertUnwindSafe(self.service.kind.answer(request, &self.caller, &host))
             .catch_unwind()
             .await;
         answer.unwrap_or_else(|_| Err(panicked(&self.service.plan.name)))
     }
+
+    /// Has the kind speak on a socket, until that ends.
+    pub async fn socket(&self, dispatch: &Dispatch, request: Request<()>, socket: Box<dyn Socket>) {
+        let host = dispatch.host(&self.service.plan.name);
+        let kind = &self.service.kind;
+        let spoken = AssertUnwindSafe(kind.socket(request, &self.caller, socket, &host));
+        if spoken.catch_unwind().await.is_err() {
+            panicked(&self.service.plan.name);
+        }
+    }
 }
 
 /// Runs a plugin's code; its panic fails this one request.
-fn guarded<T>(service: &str, run: impl FnOnce() -> T) -> Result<T, Refusal> {
+pub(super) fn guarded<T>(service: &str, run: impl FnOnce() -> T) -> Result<T, Refusal> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| panicked(service))
 }
 
@@ -493,28 +547,6 @@ fn urgency(header: &str) -> Option<Urgency> {
         .next_back()?;
     let digit = value.split(';').next()?.trim().parse::<u8>().ok()?;
     (digit <= 7).then(|| Urgency::new(digit))
-}
-
-/// What a kind may use of the gateway, for its service.
-struct KindHost {
-    shared: Arc<Shared>,
-    service: Arc<LiveService>,
-}
-
-impl Host for KindHost {
-    fn endpoints(&self) -> Vec<EndpointView> {
-        let core = self.shared.core.lock();
-        let members = core.rooms.pools.members(self.service.pool).iter();
-        members
-            .filter_map(|(id, _)| core.rooms.fleet.get(*id))
-            .map(|endpoint| endpoint.view())
-            .collect()
-    }
-
-    fn client(&self, endpoint: EndpointId) -> Option<Arc<dyn NodeClient>> {
-        let upstream = self.shared.core.lock().upstreams.get(&endpoint).cloned()?;
-        Some(self.shared.means.clients.client(&upstream))
-    }
 }
 
 #[cfg(test)]

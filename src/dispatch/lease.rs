@@ -23,6 +23,9 @@ pub struct Lease {
     granted: Instant,
     began: bool,
     well: bool,
+    untypical: bool,
+    /// Its slots are free already, though what came of the work is still fetched.
+    freed: bool,
     end: Option<End>,
 }
 
@@ -50,6 +53,8 @@ impl Lease {
             granted: now(),
             began: false,
             well: false,
+            untypical: false,
+            freed: false,
             end: None,
         }
     }
@@ -70,7 +75,12 @@ impl Lease {
 
     /// What was asked of the node was done: how long it took is worth learning. An error tells nothing of that.
     pub fn went_well(&mut self) {
-        self.well = true;
+        self.well = !self.untypical;
+    }
+
+    /// How long it takes says nothing of others.
+    pub(super) fn is_untypical(&mut self) {
+        self.untypical = true;
     }
 
     /// Whether it is worth learning from.
@@ -102,6 +112,16 @@ impl Lease {
         self.began
     }
 
+    /// The node is done with the work: its slots are free for others, while what came of it is still fetched.
+    pub(super) fn free(&mut self) {
+        if !self.freed {
+            self.freed = true;
+            self.went_well();
+            self.counts.finished(now() - self.granted);
+            self.shared.ended(self, End::Done);
+        }
+    }
+
     /// Gives the slots back, and says how the work ended.
     pub fn end(mut self, end: End) {
         self.end = Some(end);
@@ -115,6 +135,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.freed {
+            return;
+        }
         let end = self
             .end
             .take()

@@ -12,6 +12,7 @@ mod core;
 mod explain;
 mod fit;
 mod hopeless;
+mod host;
 mod journey;
 mod lease;
 mod measure;
@@ -164,6 +165,7 @@ impl Dispatch {
             shared.world.store(Arc::new(Some(world.clone())));
         });
         shared.membership.send_modify(|count| *count += 1);
+        self.open_kinds(&world, prior.as_deref());
         self.jobs_follow(&world);
         for gone in prior.iter().flat_map(|prior| &prior.services) {
             if world.service(&gone.plan.name).is_none() {
@@ -200,6 +202,23 @@ impl Dispatch {
         drop(waiters);
         for upstream in upstreams {
             upstream.revoke();
+        }
+        // Sockets that no lease stands behind hear of it this way.
+        self.0.membership.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until nobody speaks for this service any more: everything at work is ended, or the service has left the file.
+    pub async fn silenced(&self, service: &str) {
+        let mut membership = self.membership();
+        loop {
+            let speaks = || {
+                self.world()
+                    .is_some_and(|world| world.service(service).is_some())
+            };
+            let over = self.0.over.load(Ordering::Acquire) || !speaks();
+            if over || membership.changed().await.is_err() {
+                return;
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use crate::fleet::{Endpoint, Fleet};
 use crate::schedule::{PoolId, Room, Row, Ticket};
 use rustc_hash::FxHashMap;
 use std::cell::{Ref, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 use tabane_api::{Candidate, EndpointId, Mode, Need, Terms};
 
@@ -41,8 +42,9 @@ impl Room for FleetRoom<'_> {
     }
 
     fn is_steady(&self, ticket: &Ticket) -> bool {
-        // Money that is spent, and cards that change hands, change others.
-        !self.fleet.shares() && !spending::is_limited(&ticket.price)
+        // Money that is spent, and cards that change hands, change others; and one that failed is looked at again when the
+        // last other one is gone.
+        !self.fleet.shares() && !spending::is_limited(&ticket.price) && ticket.excluded.is_empty()
     }
 
     fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64> {
@@ -126,7 +128,7 @@ impl FleetRoom<'_> {
         move |&(id, weight)| {
             let endpoint = self.fleet.get(id).filter(|e| e.is_usable())?;
             let spared = short.is_none_or(|short| short.spares(&endpoint.node().name, self.now));
-            if !spared || !fit::fits(need, endpoint) {
+            if !spared || !fit::fits(need, endpoint) || lacks_of_kind(ticket, id).is_some() {
                 return None;
             }
             let mut candidate = endpoint.candidate(weight);
@@ -190,6 +192,9 @@ impl FleetRoom<'_> {
         if let Some(lack) = fit::lacks(need, endpoint).chain(short).next() {
             return Some(format!("it {lack}"));
         }
+        if let Some(lack) = lacks_of_kind(ticket, endpoint.id()) {
+            return Some(format!("it {lack}"));
+        }
         if let Some(unpaid) = self.unpaid(ticket, endpoint, weight) {
             return Some(unpaid.to_string());
         }
@@ -217,7 +222,9 @@ impl FleetRoom<'_> {
         let unpaid = members.filter_map(|(id, weight)| {
             let endpoint = self.fleet.get(*id).filter(|e| e.is_usable())?;
             let spared = short.is_none_or(|short| short.spares(&endpoint.node().name, self.now));
-            let fits = endpoint.node().usd_per_hour <= 0.0 && fit::fits(&ticket.need, endpoint);
+            let fits = endpoint.node().usd_per_hour <= 0.0
+                && fit::fits(&ticket.need, endpoint)
+                && lacks_of_kind(ticket, *id).is_none();
             (spared && fits).then(|| self.wait_s(&endpoint.candidate(*weight), &ticket.need))
         });
         unpaid.min_by(f64::total_cmp)
@@ -245,10 +252,30 @@ impl FleetRoom<'_> {
         let mut terms = self.times.terms(row, need, candidate, &ticket.price);
         terms.wait_s = self.wait_s(candidate, need);
         if let Some(kind) = &ticket.kind {
-            terms = kind.terms(need, candidate, endpoint.vitals(), terms);
+            let own = AssertUnwindSafe(|| kind.terms(need, candidate, endpoint.vitals(), terms));
+            terms = catch_unwind(own).unwrap_or_else(|_| {
+                panicked(ticket, "what a need costs");
+                terms
+            });
         }
         candidate.terms = terms;
     }
+}
+
+/// What an endpoint lacks for a ticket, as its kind knows it.
+pub(super) fn lacks_of_kind(ticket: &Ticket, at: EndpointId) -> Option<String> {
+    let kind = ticket.kind.as_ref()?;
+    let lacks = catch_unwind(AssertUnwindSafe(|| kind.lacks(&ticket.need, at)));
+    lacks.unwrap_or_else(|_| {
+        panicked(ticket, "what an endpoint lacks");
+        Some("cannot be judged: the kind of this service failed over it".into())
+    })
+}
+
+/// A kind's panic under the lock must not leave a ticket in two places.
+fn panicked(ticket: &Ticket, over: &str) {
+    tracing::error!(service = %ticket.service, class = %ticket.need.class,
+        "the kind of this service panicked over {over}; the gateway goes on");
 }
 
 /// How much of a node so many of its slots are.

@@ -2,7 +2,7 @@
 
 use super::fit::{self, Miss};
 use super::pools::Pools;
-use super::room::{FleetRoom, share};
+use super::room::{FleetRoom, lacks_of_kind, share};
 use super::shortages::Shortages;
 use super::spending::{self, Spending};
 use super::times::{Held, Times};
@@ -359,7 +359,8 @@ impl Rooms {
         self.rebar(now);
     }
 
-    /// Who waits may be barred from other endpoints than before: the plan changed, or what was learned of memory.
+    /// Who waits may be barred from other endpoints than before: the plan changed, what was learned of memory, or what a kind
+    /// knows.
     pub fn rebar(&mut self, now: Instant) {
         let mut all = self.fleet.all();
         self.sized = all.any(|endpoint| endpoint.takes().max_size.is_some());
@@ -449,17 +450,19 @@ fn barred(
     now: Instant,
 ) -> Vec<EndpointId> {
     let short = shortages.of(&ticket.service, &ticket.need);
-    if short.is_none() && !sized {
-        return Vec::new();
-    }
-    let members = pools.members(ticket.pool).iter();
-    let endpoints = members.filter_map(|(id, _)| fleet.get(*id));
-    let out = endpoints.filter(|endpoint| {
+    let bars = |endpoint: &fleet::Endpoint| {
         let most = endpoint.takes().max_size;
         most.is_some_and(|most| ticket.need.size > most)
             || short.is_some_and(|short| !short.spares(&endpoint.node().name, now))
-    });
-    out.map(fleet::Endpoint::id).collect()
+    };
+    let is_out = |id: EndpointId| {
+        // Requests come by the thousand each second: the fleet is asked where it may matter.
+        let may_bar = sized || short.is_some();
+        lacks_of_kind(ticket, id).is_some() || (may_bar && fleet.get(id).is_some_and(bars))
+    };
+    let members = pools.members(ticket.pool).iter();
+    let out = members.filter(|(id, _)| is_out(*id));
+    out.map(|(id, _)| *id).collect()
 }
 
 /// The fleet's view of a plan.

@@ -68,6 +68,12 @@ pub(super) struct Active(Arc<Runner>);
 impl Dispatch {
     /// From now on requests can be accepted for later. Called once, within the runtime.
     pub fn run_jobs(&self, jobs: Jobs) {
+        let shared = Arc::downgrade(&self.0);
+        jobs.listen(Box::new(move |job| {
+            if let Some(shared) = shared.upgrade() {
+                shared.job_changed(job);
+            }
+        }));
         let runner = Runner {
             jobs,
             runtime: Handle::current(),

@@ -1,16 +1,18 @@
 //! From the head of a request to the lease of a node, or to an answer of the gateway's own.
 
+use super::answer::deliver;
 use super::context::Ctx;
 use super::cors;
 use super::hold::{self, HoldError};
 use super::hop;
 use super::jobs;
 use super::proxy::Edge;
-use super::{reply, tunnel};
+use super::{reply, socket, tunnel};
 use crate::dispatch::{Journey, Lease, ListenerKey, Step};
+use crate::wire::Answer;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Version, header};
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr};
@@ -75,7 +77,7 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
     ctx.journey = Some(journey);
 
     let (hold, most) = (service.plan.body.hold as u64, service.plan.body.max);
-    let socket = is_websocket(session.req_header())?;
+    let handshake = is_websocket(session.req_header())?;
     let declared = content_length(&session.req_header().headers);
     if let (Some(max), Some(length)) = (service.plan.body.max, declared)
         && length > max
@@ -105,7 +107,18 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
         }
         step => step,
     };
-    if socket && matches!(step, Step::Lease) {
+    if matches!(step, Step::Socket) {
+        if !handshake {
+            return Err(Refusal::BadRequest(
+                "a WebSocket is served here, and this is no handshake of one (RFC 6455, 4.2.1)"
+                    .into(),
+            )
+            .into());
+        }
+        Box::pin(socket::run(edge, session, ctx)).await?;
+        return Ok(true);
+    }
+    if handshake && matches!(step, Step::Lease) {
         journey_of(ctx)?.without_slot();
         lease(edge, session, ctx).await?;
         Box::pin(tunnel::run(edge, session, ctx)).await?;
@@ -117,11 +130,13 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
         return Ok(true);
     }
     if let Step::Answer { max } = step {
-        hold_body(edge, session, ctx, hold, most, Extent::Memory(max)).await?;
+        let max = most.map_or(max, |most| most.min(max));
+        hold_body(edge, session, ctx, hold, Some(max), Extent::All).await?;
         if !ctx.body.whole {
-            return Err(Refusal::BodyTooLarge { max }.into());
+            return Err(Refusal::BodyTooLarge { max: hold }.into());
         }
-        answer(edge, session, ctx).await?;
+        // In a box of its own: what only kinds that answer need must not be part of every request's state.
+        Box::pin(answer(edge, session, ctx)).await?;
         return Ok(true);
     }
     let extent = match journey_of(ctx)?.options.stream {
@@ -312,11 +327,11 @@ pub(super) async fn gone(session: &mut Session, whole: bool) -> Box<Error> {
 
 /// Has the kind answer, unless the client leaves first.
 async fn answer(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<(), Stop> {
-    let head = session.req_header();
-    let mut request = Request::new(ctx.body.bytes.clone());
+    let head = session.req_header().clone();
+    let mut request = Request::new(jobs::held(ctx).content());
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
-    *request.headers_mut() = head.headers.clone();
+    *request.headers_mut() = jobs::for_node(&head, ctx);
     let journey = ctx.journey.as_ref().ok_or(Refusal::ShuttingDown)?;
     let answer = tokio::select! {
         biased;
@@ -324,15 +339,12 @@ async fn answer(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<(),
         error = gone(session, true) => return Err(Stop::Gone(error)),
     };
     let (parts, body) = answer.into_parts();
-    let mut head =
-        ResponseHeader::build(parts.status, Some(parts.headers.len() + 4)).map_err(Stop::Gone)?;
-    for (name, value) in &parts.headers {
-        head.append_header(name.clone(), value.clone())
-            .map_err(Stop::Gone)?;
-    }
-    reply::send(session, ctx, head, body)
-        .await
-        .map_err(Stop::Gone)
+    let answer = Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: body.into(),
+    };
+    deliver(session, ctx, answer).await
 }
 
 /// The request's head, as kinds and policies see it.

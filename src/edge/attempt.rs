@@ -96,6 +96,11 @@ pub(super) fn request_head(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()
     if head.headers.contains_key(header::EXPECT) {
         head.remove_header(&header::EXPECT);
     }
+    // Whether this page may ask was decided here. A server that takes only its own pages for friends must not decide otherwise.
+    if ctx.cors.is_some() {
+        head.remove_header(&header::ORIGIN);
+        head.remove_header("sec-fetch-site");
+    }
     origin_form(head)?;
     // A client of HTTP/1.0 need not name a host; the node is asked in HTTP/1.1, which wants one.
     if !head.headers.contains_key(header::HOST)

@@ -7,19 +7,14 @@
 use super::chunks::{Chunks, Misframed};
 use super::head::{Framing, Head};
 use super::pace::Pace;
-use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID,
-};
-use pingora::proxy::Session;
+use pingora::protocols::SocketDigest;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -48,7 +43,7 @@ pub(super) struct Client {
     /// Since when nothing goes out, and until when that may be.
     stuck: Option<(Instant, Pin<Box<Sleep>>)>,
     /// What the connection carries is no longer HTTP/1: it goes through as it comes.
-    opened: AtomicBool,
+    opened: bool,
 }
 
 /// What of a request's body is still to come.
@@ -72,7 +67,7 @@ impl Client {
             out: BytesMut::new(),
             pace,
             stuck: None,
-            opened: AtomicBool::new(false),
+            opened: false,
         }
     }
 
@@ -110,17 +105,17 @@ impl Client {
 
     /// Whether all of the request that was let through is read, so that another may follow.
     pub(super) fn is_between_requests(&self) -> bool {
-        self.head == 0 && matches!(self.body, Rest::None) && !self.opened.load(Ordering::Relaxed)
+        self.head == 0 && matches!(self.body, Rest::None) && !self.opened
     }
 
     /// From here on everything goes through: HTTP/2, or a socket.
-    pub(super) fn open(&self) {
-        self.opened.store(true, Ordering::Relaxed);
+    pub(super) fn open(&mut self) {
+        self.opened = true;
     }
 
-    /// The connection below a session of HTTP/1.
-    pub(super) fn below(session: &Session) -> Option<&Client> {
-        session.downstream_session.stream()?.as_any().downcast_ref()
+    /// What is known of the connection.
+    pub(super) fn digest(&self) -> &Arc<SocketDigest> {
+        &self.digest
     }
 
     /// Says a last word, waits a moment for the client to read it, and closes.
@@ -287,7 +282,7 @@ impl AsyncRead for Client {
         if let Poll::Ready(Err(error)) = this.poll_out(cx) {
             return Poll::Ready(Err(error));
         }
-        if this.opened.load(Ordering::Relaxed) {
+        if this.opened {
             if this.ahead.is_empty() {
                 return Pin::new(&mut this.tcp).poll_read(cx, buf);
             }
@@ -356,47 +351,11 @@ impl AsyncWrite for Client {
     }
 }
 
-// --- what Pingora asks of a stream -----------------------------------------------------------------------
-
-#[async_trait]
-impl Shutdown for Client {
-    async fn shutdown(&mut self) {
-        // The client may be gone already.
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for Client {
-    fn id(&self) -> pingora::protocols::UniqueIDType {
-        use std::os::fd::AsRawFd;
+impl AsRawFd for Client {
+    fn as_raw_fd(&self) -> RawFd {
         self.tcp.as_raw_fd()
     }
 }
-
-impl GetSocketDigest for Client {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.digest.clone())
-    }
-
-    fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.digest = Arc::new(digest);
-    }
-}
-
-impl GetTimingDigest for Client {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Client {
-    fn get_proxy_digest(&self) -> Option<Arc<pingora::protocols::raw_connect::ProxyDigest>> {
-        None
-    }
-}
-
-impl Ssl for Client {}
-impl Peek for Client {}
 
 #[cfg(test)]
 mod tests {
@@ -405,7 +364,6 @@ mod tests {
     use crate::edge::head::{Bounds, Progress, read};
     use bytes::Bytes;
     use proptest::prelude::*;
-    use std::os::fd::AsRawFd;
     use std::time::Duration;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;

@@ -2,12 +2,17 @@
 //!
 //! Only so can the gateway say something of its own in between: a ping, or that the socket is over.
 
+use bytes::{BufMut, BytesMut};
+
 /// How long the head of a frame is at most: two bytes, eight of length, four of mask.
 const LONGEST_HEAD: usize = 14;
 
-const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
-const PONG: u8 = 0xA;
+pub(super) const CONTINUE: u8 = 0x0;
+pub(super) const TEXT: u8 = 0x1;
+pub(super) const BINARY: u8 = 0x2;
+pub(super) const CLOSE: u8 = 0x8;
+pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xA;
 
 /// Why the gateway ends a socket (RFC 6455, 7.4.1, and the registry of close codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +26,17 @@ pub(super) enum Close {
     NodeBroke,
 }
 
+/// A frame's head, as far as it was seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Head {
+    bytes: [u8; LONGEST_HEAD],
+    have: usize,
+}
+
 /// Follows the frames of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Frames {
-    head: [u8; LONGEST_HEAD],
-    /// How much of a frame's head was seen.
-    have: usize,
+    head: Head,
     /// How much of its payload is still to come, once its head is whole.
     left: u64,
     closed: bool,
@@ -43,19 +53,18 @@ impl Frames {
                 let here = self.left.min(bytes.len() as u64);
                 self.left -= here;
                 bytes = &bytes[here as usize..];
-                said |= self.opcode() != PONG;
+                said |= self.head.opcode() != PONG;
             } else {
-                self.head[self.have] = bytes[0];
-                self.have += 1;
+                let whole = self.head.take(bytes[0]);
                 bytes = &bytes[1..];
-                if self.have == self.head_length() {
-                    self.left = self.payload_length();
-                    self.closed |= self.opcode() == CLOSE;
-                    said |= self.opcode() != PONG;
+                if whole {
+                    self.left = self.head.payload_length();
+                    self.closed |= self.head.opcode() == CLOSE;
+                    said |= self.head.opcode() != PONG;
                 }
             }
-            if self.left == 0 && self.have == self.head_length() {
-                self.have = 0;
+            if self.left == 0 && self.head.is_whole() {
+                self.head = Head::default();
             }
         }
         said
@@ -63,25 +72,57 @@ impl Frames {
 
     /// Whether the next byte begins a frame.
     pub(super) fn between(&self) -> bool {
-        self.have == 0
+        self.head.have == 0
     }
 
     /// Whether this side said that it closes: nothing may follow that.
     pub(super) fn closed(&self) -> bool {
         self.closed
     }
+}
 
-    fn opcode(&self) -> u8 {
-        self.head[0] & 0xF
+// === impl Head ===
+
+impl Head {
+    /// Takes its next byte; whether it is whole now.
+    pub(super) fn take(&mut self, byte: u8) -> bool {
+        self.bytes[self.have] = byte;
+        self.have += 1;
+        self.is_whole()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.have == self.length()
+    }
+
+    /// Whether this frame is the last of its message.
+    pub(super) fn is_last(&self) -> bool {
+        self.bytes[0] & 0x80 != 0
+    }
+
+    /// Whether bits are set that only an extension could mean.
+    pub(super) fn is_extended(&self) -> bool {
+        self.bytes[0] & 0x70 != 0
+    }
+
+    pub(super) fn opcode(&self) -> u8 {
+        self.bytes[0] & 0xF
+    }
+
+    /// What its payload is masked with.
+    pub(super) fn mask(&self) -> Option<[u8; 4]> {
+        let masked = self.bytes[1] & 0x80 != 0;
+        let mask = self.bytes[..self.have].last_chunk().copied();
+        mask.filter(|_| masked)
     }
 
     /// How long the head is, as far as that can be told: its second byte says.
-    fn head_length(&self) -> usize {
+    fn length(&self) -> usize {
         if self.have < 2 {
             return 2;
         }
-        let mask = if self.head[1] & 0x80 == 0 { 0 } else { 4 };
-        let length = match self.head[1] & 0x7F {
+        let mask = if self.bytes[1] & 0x80 == 0 { 0 } else { 4 };
+        let length = match self.bytes[1] & 0x7F {
             126 => 2,
             127 => 8,
             _ => 0,
@@ -89,13 +130,41 @@ impl Frames {
         2 + length + mask
     }
 
-    fn payload_length(&self) -> u64 {
+    pub(super) fn payload_length(&self) -> u64 {
         let wide = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
-        match self.head[1] & 0x7F {
-            126 => wide(&self.head[2..4]),
-            127 => wide(&self.head[2..10]),
+        match self.bytes[1] & 0x7F {
+            126 => wide(&self.bytes[2..4]),
+            127 => wide(&self.bytes[2..10]),
             short => u64::from(short),
         }
+    }
+}
+
+/// The head of a frame that is all of its message, put behind what is in `out`.
+pub(super) fn put_head(out: &mut BytesMut, opcode: u8, length: usize, mask: Option<[u8; 4]>) {
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    out.put_u8(0x80 | opcode);
+    match length {
+        0..126 => out.put_u8(masked | length as u8),
+        126..65536 => {
+            out.put_u8(masked | 126);
+            out.put_u16(length as u16);
+        }
+        _ => {
+            out.put_u8(masked | 127);
+            out.put_u64(length as u64);
+        }
+    }
+    out.put_slice(mask.as_ref().map_or(&[], |mask| mask));
+}
+
+/// Masks a payload, or takes its mask off; `from` is how much of it came before.
+pub(super) fn mask(payload: &mut [u8], mut mask: [u8; 4], from: u64) {
+    mask.rotate_left((from % 4) as usize);
+    for four in payload.chunks_mut(4) {
+        four.iter_mut()
+            .zip(mask)
+            .for_each(|(byte, mask)| *byte ^= mask);
     }
 }
 
@@ -144,24 +213,10 @@ mod tests {
     use super::*;
 
     fn frame(opcode: u8, length: usize, masked: bool) -> Vec<u8> {
-        let mask = if masked { 0x80 } else { 0 };
-        let mut frame = vec![0x80 | opcode];
-        match length {
-            0..126 => frame.push(mask | length as u8),
-            126..65536 => {
-                frame.push(mask | 126);
-                frame.extend_from_slice(&(length as u16).to_be_bytes());
-            }
-            _ => {
-                frame.push(mask | 127);
-                frame.extend_from_slice(&(length as u64).to_be_bytes());
-            }
-        }
-        if masked {
-            frame.extend_from_slice(&[1, 2, 3, 4]);
-        }
+        let mut frame = BytesMut::new();
+        put_head(&mut frame, opcode, length, masked.then_some([1, 2, 3, 4]));
         frame.resize(frame.len() + length, 0x88);
-        frame
+        frame.into()
     }
 
     #[test]

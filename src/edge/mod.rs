@@ -1,6 +1,7 @@
 //! The outside, as clients and nodes see it: Pingora's types stop here.
 
 mod admit;
+mod answer;
 mod attempt;
 mod chunks;
 mod client;
@@ -8,13 +9,18 @@ mod context;
 mod cors;
 mod doors;
 mod frames;
+mod handshake;
 mod head;
 mod held;
 mod hold;
 mod hop;
 mod jobs;
+mod lent;
+mod line;
 mod listen;
+mod messages;
 mod node_http;
+mod node_socket;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod oracle;
 mod outcome;
@@ -23,7 +29,10 @@ mod peer;
 mod probe;
 mod proxy;
 mod reply;
+mod seat;
 mod serve;
+mod socket;
+mod talk;
 mod tunnel;
 
 pub use listen::{Listeners, Prepared};

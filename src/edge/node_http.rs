@@ -1,6 +1,7 @@
 //! The client behind the plugins' `NodeClient`: short exchanges with a node, over Pingora's connector.
 
 use super::hop;
+use super::node_socket;
 use super::peer::Peers;
 use crate::config::plan::TimeoutsPlan;
 use crate::dispatch::{Clients, Upstream};
@@ -12,21 +13,24 @@ use pingora::ErrorType::{
     ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert, ReadTimedout,
     TLSHandshakeFailure, TLSHandshakeTimedout, WriteTimedout,
 };
+use pingora::connectors::TransportConnector;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
+use pingora::protocols::Stream;
 use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tabane_api::{Content, NodeClient, NodeError, Pieces};
+use tabane_api::{Content, NodeClient, NodeError, Pieces, Socket};
 use tokio::time::timeout;
 
 /// The largest answer that is read: a probe's, a list of models.
 const MOST: usize = 8 << 20;
 
-/// How long an exchange may take; a probe's own timeout is shorter.
-const LONGEST: Duration = Duration::from_secs(30);
+/// How long an exchange may take, and a handshake; a probe's own timeout is shorter.
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
 
 /// How much of a long body is sent at once.
 const PIECE: usize = 256 << 10;
@@ -43,10 +47,13 @@ pub struct NodeHttp(Arc<Means>);
 
 struct Means {
     connector: Connector,
+    /// For sockets.
+    transport: TransportConnector,
     peers: Peers,
 }
 
-struct Client {
+/// A client for one node.
+pub(super) struct Client {
     means: Arc<Means>,
     upstream: Arc<Upstream>,
 }
@@ -55,6 +62,7 @@ impl Default for Means {
     fn default() -> Self {
         Means {
             connector: Connector::new(None),
+            transport: TransportConnector::new(None),
             peers: Peers::default(),
         }
     }
@@ -76,10 +84,7 @@ impl NodeClient for Client {
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, NodeError> {
-        let mut last = NodeError::Unreachable(format!(
-            "the name `{}` is not known",
-            self.upstream.target.host
-        ));
+        let mut last = self.unknown();
         // A name may stand for several addresses of which one answers (`localhost` and IPv6).
         for _ in 0..self.upstream.address_count() {
             let Some(address) = self.upstream.address() else {
@@ -114,6 +119,10 @@ impl NodeClient for Client {
         }
         answer.headers_mut().remove(header::TRANSFER_ENCODING);
         Ok(answer.map(|()| pieces(session)))
+    }
+
+    async fn socket(&self, request: Request<()>) -> Result<Box<dyn Socket>, NodeError> {
+        node_socket::open(self, request).await
     }
 }
 
@@ -190,28 +199,64 @@ fn pieces(session: HttpSession) -> Pieces {
 impl Client {
     /// A connection to the first of the node's addresses that takes one.
     async fn connect(&self) -> Result<HttpSession, NodeError> {
-        let target = &self.upstream.target;
-        let mut last = NodeError::Unreachable(format!("the name `{}` is not known", target.host));
+        let mut last = self.unknown();
         for _ in 0..self.upstream.address_count() {
-            let Some(address) = self.upstream.address() else {
+            let Some((address, peer)) = self.peer()? else {
                 break;
             };
-            let peer = self.means.peers.peer(target, address, &TIMEOUTS, LONGEST);
-            let peer = peer.map_err(|error| said(&error))?;
             match self.means.connector.get_http_session(&peer).await {
                 Ok((session, _)) => return Ok(session),
-                Err(error) => {
-                    self.upstream.address_failed(address);
-                    last = match said(&error) {
-                        NodeError::Timeout => {
-                            NodeError::Unreachable("no connection in time".into())
-                        }
-                        other => other,
-                    };
-                }
+                Err(error) => last = self.not_there(address, &error),
             }
         }
         Err(last)
+    }
+
+    /// The same, for what is not HTTP.
+    pub(super) async fn dial(&self) -> Result<Stream, NodeError> {
+        let mut last = self.unknown();
+        for _ in 0..self.upstream.address_count() {
+            let Some((address, mut peer)) = self.peer()? else {
+                break;
+            };
+            // The handshake of a socket is HTTP/1.1.
+            peer.options.set_http_version(1, 1);
+            match self.means.transport.new_stream(&peer).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = self.not_there(address, &error),
+            }
+        }
+        Err(last)
+    }
+
+    /// The node's own name for itself, as `Host` has it.
+    pub(super) fn authority(&self) -> String {
+        self.upstream.target.authority()
+    }
+
+    fn unknown(&self) -> NodeError {
+        let host = &self.upstream.target.host;
+        NodeError::Unreachable(format!("the name `{host}` is not known"))
+    }
+
+    /// The address to try next; `None` while the node's name is not known.
+    fn peer(&self) -> Result<Option<(SocketAddr, HttpPeer)>, NodeError> {
+        let Some(address) = self.upstream.address() else {
+            return Ok(None);
+        };
+        let target = &self.upstream.target;
+        let peer = self.means.peers.peer(target, address, &TIMEOUTS, LONGEST);
+        let peer = peer.map_err(|error| said(&error))?;
+        Ok(Some((address, peer)))
+    }
+
+    /// No connection to this address: another one is tried next.
+    fn not_there(&self, address: SocketAddr, error: &Error) -> NodeError {
+        self.upstream.address_failed(address);
+        match said(error) {
+            NodeError::Timeout => NodeError::Unreachable("no connection in time".into()),
+            other => other,
+        }
     }
 
     async fn exchange(

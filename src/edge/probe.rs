@@ -1,4 +1,4 @@
-//! Looks after endpoints: probes them, and follows their names.
+//! Looks after endpoints: probes them, follows their names, and has their kinds attend them.
 //!
 //! Probes are pingora-load-balancing's [`HealthCheck`]s, names its [`ServiceDiscovery`]; when they run is
 //! ours: each endpoint has its own pace, jittered, in parallel, and a dead one delays nobody.
@@ -24,23 +24,44 @@ use tokio::time::{Instant, sleep, timeout};
 const LOOK_UP: Duration = Duration::from_secs(10);
 const LOOK_UP_SOON: Duration = Duration::from_secs(1);
 
-/// Probes every endpoint of the plan and follows every name, for ever; tasks come and go with reloads.
+/// Until an endpoint is attended again: at first, and at most where that ends again and again.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
+
+/// What lasted so long did not end at once.
+const LASTED: Duration = Duration::from_secs(30);
+
+/// Probes every endpoint of the plan, follows every name and has every endpoint attended, for ever; tasks come and go with
+/// reloads.
 pub async fn look_after(dispatch: Dispatch, clients: Arc<dyn Clients>) {
     let mut membership = dispatch.membership();
-    let mut looked_after: HashMap<EndpointId, Attended> = HashMap::new();
+    let mut probed: HashMap<EndpointId, Watched> = HashMap::new();
+    // What a kind keeps at an endpoint outlives a change of how that is probed.
+    let mut attended: HashMap<EndpointId, Watched> = HashMap::new();
     loop {
         membership.mark_unchanged();
         let wanted = dispatch.upstreams();
-        looked_after.retain(|id, attended| {
+        let still = |id: &EndpointId, watched: &Watched, probes: bool| {
             wanted.iter().any(|(upstream, service)| {
-                upstream.id == *id && attended.serves(upstream, service.as_ref())
+                upstream.id == *id && watched.serves(upstream, service.as_ref(), probes)
             })
-        });
+        };
+        probed.retain(|id, watched| still(id, watched, true));
+        attended.retain(|id, watched| still(id, watched, false));
         for (upstream, service) in wanted {
             let Some(service) = service else { continue };
-            looked_after
+            let watched = |tasks| Watched {
+                upstream: upstream.clone(),
+                service: service.clone(),
+                tasks,
+            };
+            let client = clients.client(&upstream);
+            probed
                 .entry(upstream.id)
-                .or_insert_with(|| Attended::new(&dispatch, &*clients, upstream, service));
+                .or_insert_with(|| watched(probe(&dispatch, &client, &upstream, &service)));
+            attended
+                .entry(upstream.id)
+                .or_insert_with(|| watched(attend(&dispatch, &client, &upstream, &service)));
         }
         if membership.changed().await.is_err() {
             return;
@@ -49,7 +70,7 @@ pub async fn look_after(dispatch: Dispatch, clients: Arc<dyn Clients>) {
 }
 
 /// An endpoint's tasks; they end when this is dropped.
-struct Attended {
+struct Watched {
     upstream: Arc<Upstream>,
     service: Arc<LiveService>,
     tasks: Vec<JoinHandle<()>>,
@@ -69,52 +90,96 @@ struct Name {
     port: u16,
 }
 
-// === impl Attended ===
+// === impl Watched ===
 
-impl Attended {
-    fn new(
-        dispatch: &Dispatch,
-        clients: &dyn Clients,
-        upstream: Arc<Upstream>,
-        service: Arc<LiveService>,
-    ) -> Self {
-        let check = EndpointCheck {
-            dispatch: dispatch.clone(),
-            client: clients.client(&upstream),
-            upstream: upstream.clone(),
-            service: service.clone(),
-        };
-        let mut tasks = Vec::new();
-        if upstream.target.host.parse::<IpAddr>().is_err() {
-            let name = Name {
-                host: upstream.target.host.clone(),
-                port: upstream.target.port,
-            };
-            tasks.push(tokio::spawn(follow(name, upstream.clone())));
-        }
-        tasks.push(tokio::spawn(check.keep_probing()));
-        Attended {
-            upstream,
-            service,
-            tasks,
-        }
-    }
-
+impl Watched {
     /// Whether these tasks still do what is wanted.
-    fn serves(&self, upstream: &Arc<Upstream>, service: Option<&Arc<LiveService>>) -> bool {
+    fn serves(
+        &self,
+        upstream: &Arc<Upstream>,
+        service: Option<&Arc<LiveService>>,
+        probes: bool,
+    ) -> bool {
         let same = |wanted: &Arc<LiveService>| {
             Arc::ptr_eq(&wanted.kind, &self.service.kind)
-                && wanted.plan.health == self.service.plan.health
+                && (!probes || wanted.plan.health == self.service.plan.health)
         };
         Arc::ptr_eq(upstream, &self.upstream) && service.is_some_and(same)
     }
 }
 
-impl Drop for Attended {
+impl Drop for Watched {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+fn probe(
+    dispatch: &Dispatch,
+    client: &Arc<dyn NodeClient>,
+    upstream: &Arc<Upstream>,
+    service: &Arc<LiveService>,
+) -> Vec<JoinHandle<()>> {
+    let check = EndpointCheck {
+        dispatch: dispatch.clone(),
+        client: client.clone(),
+        upstream: upstream.clone(),
+        service: service.clone(),
+    };
+    let mut tasks = Vec::new();
+    if upstream.target.host.parse::<IpAddr>().is_err() {
+        let name = Name {
+            host: upstream.target.host.clone(),
+            port: upstream.target.port,
+        };
+        tasks.push(tokio::spawn(follow(name, upstream.clone())));
+    }
+    tasks.push(tokio::spawn(check.keep_probing()));
+    tasks
+}
+
+fn attend(
+    dispatch: &Dispatch,
+    client: &Arc<dyn NodeClient>,
+    upstream: &Arc<Upstream>,
+    service: &Arc<LiveService>,
+) -> Vec<JoinHandle<()>> {
+    let attending = keep_attending(
+        dispatch.clone(),
+        upstream.id,
+        service.clone(),
+        client.clone(),
+    );
+    vec![tokio::spawn(attending)]
+}
+
+/// Has a kind attend an endpoint, again whenever that ends.
+async fn keep_attending(
+    dispatch: Dispatch,
+    endpoint: EndpointId,
+    service: Arc<LiveService>,
+    client: Arc<dyn NodeClient>,
+) {
+    let host = dispatch.host(&service.plan.name);
+    let (mut pause, mut told) = (AGAIN, false);
+    while let Some(view) = dispatch.endpoint(endpoint) {
+        let began = Instant::now();
+        let attended = AssertUnwindSafe(service.kind.attend(view, client.clone(), &host));
+        if attended.catch_unwind().await.is_err() && !told {
+            told = true;
+            tracing::error!(
+                service = %service.plan.name,
+                endpoint = client.name(),
+                "the kind of this service panicked as it attended this endpoint; it is attended again"
+            );
+        }
+        if began.elapsed() >= LASTED {
+            pause = AGAIN;
+        }
+        sleep(pause).await;
+        pause = (2 * pause).min(AGAIN_AT_MOST);
     }
 }
 

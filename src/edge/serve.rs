@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::doors::Doors;
 use super::head::{self, Bounds, Fault, Progress};
+use super::lent::Lent;
 use super::pace::Pace;
 use super::proxy::Edge;
 use crate::config::plan::LimitsPlan;
@@ -46,37 +47,44 @@ pub(super) async fn serve(
     doors: Arc<Doors>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let mut client = Box::new(client);
+    let mut lent = Box::new(Lent::new(client));
     let mut first = true;
-    loop {
-        match next(&mut client, first, doors.limits(), &mut closing).await {
+    // A client that was taken back became a socket, which is over by now.
+    while let Some(client) = lent.client() {
+        match next(client, first, doors.limits(), &mut closing).await {
             Opening::Request => {}
             Opening::H2 => {
                 client.open();
                 let app = Arc::new(OverH2::new(app, doors.limits()));
-                app.process_new(client, &closing).await;
+                app.process_new(lent, &closing).await;
                 return;
             }
             Opening::Over => return,
             Opening::Refused(fault) => {
                 doors.turned_away(from, fault);
-                return farewell(*client, fault).await;
+                if let Some(client) = lent.take() {
+                    farewell(client, fault).await;
+                }
+                return;
             }
         }
         first = false;
-        let mut session = ServerSession::new_http1(client);
+        let mut session = ServerSession::new_http1(lent);
         let keep_alive = doors.limits().keep_alive.as_secs().max(1);
         session.set_keepalive(Some(keep_alive));
         let Some(reused) = app.process_new_http(session, &closing).await else {
             return;
         };
         let (stream, _) = reused.consume();
-        let Ok(same) = stream.into_any().downcast::<Client>() else {
+        let Ok(same) = stream.into_any().downcast::<Lent>() else {
             return;
         };
-        client = same;
+        lent = same;
         // What was not read of a body would be taken for a request.
-        if !client.is_between_requests() {
+        if !lent
+            .client()
+            .is_some_and(|client| client.is_between_requests())
+        {
             return;
         }
     }

@@ -9,11 +9,11 @@
 
 use super::admit::{self, Stop};
 use super::attempt;
-use super::client::Client;
 use super::context::{Ctx, Elapsed};
 use super::frames::{self, Close, Frames};
 use super::held;
 use super::hop;
+use super::lent::Lent;
 use super::proxy::Edge;
 use crate::dispatch::Revocation;
 use crate::fleet::{End, Failure};
@@ -60,8 +60,8 @@ pub(super) async fn run(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Re
         lease.answered();
     }
     let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    if upgraded && let Some(client) = Client::below(session) {
-        client.open();
+    if upgraded && let Some(lent) = Lent::below(session) {
+        lent.open();
     }
     answer_head(session, ctx, head).await.map_err(Stop::Gone)?;
     let carried = if upgraded {

@@ -38,6 +38,7 @@ pub async fn fingerprint(
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use tabane_api::Work;
 
     #[test]
     fn ids_sort_by_time_and_are_never_the_same() {
@@ -45,6 +46,36 @@ mod tests {
         assert!(early < late);
         assert_eq!(early.len(), 26);
         assert_ne!(new_id(Moment(1_000)), early);
+    }
+
+    #[test]
+    fn what_looks_like_one_of_the_gateways_ids_is_no_name() {
+        let own = new_id(Moment(1_000));
+        for name in [
+            &*own,
+            &own.to_lowercase(),
+            "",
+            ".",
+            "..",
+            "a/b",
+            "ä",
+            &"x".repeat(129),
+        ] {
+            assert!(!Work::is_name(name), "{name}");
+        }
+        // Of that length, and none.
+        let other = own.replace(&own[..1], "L");
+        for name in [
+            &*other,
+            &own[1..],
+            "a",
+            "a.b",
+            "shot-010_v2~",
+            &"x".repeat(128),
+        ] {
+            assert!(Work::is_name(name), "{name}");
+            assert!(name.parse::<Ulid>().is_err(), "{name}");
+        }
     }
 
     #[tokio::test]

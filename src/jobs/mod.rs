@@ -12,6 +12,7 @@ mod document;
 mod frames;
 mod ids;
 mod live;
+mod refused;
 mod report;
 mod rules;
 mod template;
@@ -23,6 +24,7 @@ pub use document::{Standing, array_document, document, moment};
 pub use frames::{FRAME_TAG, Frames, FramesError, MOST_FRAMES, NamedFrames, frame_of, frame_tag};
 pub use ids::{fingerprint, new_id};
 pub use live::{Following, Note, Progress, Running};
+pub use refused::{not_accepted, unavailable};
 pub use report::Reporter;
 pub use rules::{After, Blame, Came, Rules, after, priority};
 pub use template::{BadPlace, Template};
@@ -38,7 +40,7 @@ use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use census::Census;
 use live::Live;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tabane_api::{Content, NodeError, Pieces};
 use tokio::sync::Notify;
 use watched::Watched;
@@ -62,7 +64,12 @@ struct Inner {
     watched: Watched,
     /// Rung when a letter may have been written.
     letters: Notify,
+    /// Hears of every change.
+    listener: OnceLock<Listener>,
 }
+
+/// Hears of jobs that changed.
+pub type Listener = Box<dyn Fn(&JobRecord) + Send + Sync>;
 
 // === impl Jobs ===
 
@@ -88,6 +95,7 @@ impl Jobs {
             census: Census::default(),
             watched: Watched { metrics, events },
             letters: Notify::new(),
+            listener: OnceLock::new(),
         }))
     }
 
@@ -166,6 +174,7 @@ impl Jobs {
         match &accepted {
             Ok(ArrayAccepted::New(record, jobs)) => {
                 self.0.watched.accepted_array(record, jobs.len());
+                jobs.iter().for_each(|job| self.tell(job));
             }
             _ => self.0.census.count_out(&service, &tenant, count),
         }
@@ -271,8 +280,16 @@ impl Jobs {
         self.tell_of(record, None);
     }
 
+    /// Who hears of every change from now on; the first one stays.
+    pub fn listen(&self, listener: Listener) {
+        let _ = self.0.listener.set(listener);
+    }
+
     /// The same of a job whose attempt on this endpoint has just ended.
     fn tell_of(&self, record: &JobRecord, endpoint: Option<&str>) {
+        if let Some(listener) = self.0.listener.get() {
+            listener(record);
+        }
         if record.webhook.is_some() || record.parent.is_some() {
             self.0.letters.notify_one();
         }

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use http::Request;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use tabane_api::{Report, Superseded};
+use tokio::sync::watch;
 
 /// Progress and log lines are written so often at most: they are told at once, and only their last word has to last.
 const SELDOM_MS: i64 = 5_000;
@@ -31,6 +32,10 @@ pub struct Reporter {
     running: Arc<Running>,
     /// What the backend calls it, once it has taken it: then it outlives this process.
     handle: OnceLock<Arc<str>>,
+    /// Whether its node is done with it.
+    freed: watch::Sender<bool>,
+    /// Whether how long it takes says nothing of others.
+    untypical: AtomicBool,
     /// How long its log is.
     logged: AtomicUsize,
     unwritten: Mutex<Unwritten>,
@@ -59,6 +64,8 @@ impl Reporter {
                 written: jobs.now(),
                 ..Unwritten::default()
             }),
+            freed: watch::Sender::new(false),
+            untypical: AtomicBool::new(false),
             logged: AtomicUsize::new(0),
             jobs,
             job,
@@ -75,6 +82,24 @@ impl Reporter {
     /// What the backend calls it.
     pub fn handle(&self) -> Option<Arc<str>> {
         self.handle.get().cloned()
+    }
+
+    /// Waits until its node is done with it, though it is not over; for ever when the two are one.
+    pub async fn freed(&self) {
+        let mut freed = self.freed.subscribe();
+        if freed.wait_for(|freed| *freed).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Whether its node is done with it.
+    pub fn is_freed(&self) -> bool {
+        *self.freed.borrow()
+    }
+
+    /// Whether how long it takes says nothing of others.
+    pub fn is_untypical(&self) -> bool {
+        self.untypical.load(Ordering::Relaxed)
     }
 
     /// Writes what was reported and not written yet.
@@ -163,6 +188,14 @@ impl Report for Reporter {
             }
             unwritten.lines.push_back(line.to_owned());
         });
+    }
+
+    fn untypical(&self) {
+        self.untypical.store(true, Ordering::Relaxed);
+    }
+
+    fn freed(&self) {
+        self.freed.send_replace(true);
     }
 
     async fn called_back(&self) -> Request<Bytes> {

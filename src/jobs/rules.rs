@@ -8,7 +8,7 @@
 //! | any other answer, or the kind's word that it is bad | failed, with that answer as the result |
 //! | it took too long | dead, or another attempt where `retry_on_timeout` says so |
 //! | nobody can say whether the node took it | `on_unknown`: dead, or another attempt |
-//! | it was taken back | canceled |
+//! | it was taken back, here or at its backend | canceled |
 
 use crate::config::plan::{JobsPlan, OnUnknown, Priority, RetryPlan};
 use crate::store::{Ended, JobRecord, Kept, Moment, Next, ResultHead};
@@ -115,10 +115,14 @@ pub fn after(came: Came, job: &JobRecord, rules: Rules<'_>, now: Moment) -> Afte
             let error = format!("the node answered {status}");
             again("status", error, Some((head, kept)), Blame::Status)
         }
+        Came::Result(Verdict::Canceled, head, kept) => {
+            let result = Some((head, kept));
+            over(JobState::Canceled, "canceled", None, result, Blame::None)
+        }
         Came::Result(verdict, head, kept) => {
             let good = match verdict {
                 Verdict::Succeeded => true,
-                Verdict::Failed => false,
+                Verdict::Failed | Verdict::Canceled => false,
                 Verdict::ByStatus => status.as_u16() < 400,
             };
             let result = Some((head, kept));

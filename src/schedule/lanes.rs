@@ -36,6 +36,7 @@ struct Want {
     labels: Vec<(Arc<str>, Arc<str>)>,
     key: Option<u64>,
     excluded: Vec<EndpointId>,
+    /// Among them those that its kind says lack something for it.
     barred: Vec<EndpointId>,
     model: Option<Arc<str>>,
     /// Service and class, where the choice asks for times.

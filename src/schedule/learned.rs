@@ -51,6 +51,11 @@ impl Learned {
         }
     }
 
+    /// Whether a run was warm.
+    pub(super) fn was_warm(&self) -> bool {
+        self.runs > 0
+    }
+
     /// How many runs it knows, warm and cold.
     pub(super) fn runs(&self) -> u64 {
         self.runs.saturating_add(self.colds)

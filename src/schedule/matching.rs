@@ -24,8 +24,11 @@ use tabane_api::{Candidate, EndpointId, Matching, Need, Terms};
 #[derive(Clone)]
 pub(super) struct Job<'a> {
     pub(super) ticket: &'a Ticket,
-    /// Its place in the list of lanes: of one lane, the first goes first.
+    /// Its place in the list of lanes.
     pub(super) lane: usize,
+    /// Those of its lane that are the same work to their kind, or can go to the same places at the same cost, by a number: of
+    /// them, the first goes first.
+    pub(super) twins: usize,
     /// Where it could go, by the endpoints' numbers.
     pub(super) cells: Rc<[Cell]>,
     /// It has waited beside a free slot for as long as it may.
@@ -37,7 +40,7 @@ pub(super) struct Job<'a> {
 }
 
 /// A place where a job could go, and what that costs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) struct Cell {
     pub(super) endpoint: EndpointId,
     pub(super) terms: Terms,
@@ -173,16 +176,16 @@ fn match_all(jobs: &[Job<'_>], slots: &mut Slots, outcome: &mut Outcome) {
             *best = (column.position, row);
         }
     }
-    let mut served = vec![0; jobs.iter().map(|job| job.lane + 1).max().unwrap_or(0)];
+    let mut served = vec![0; jobs.iter().map(|job| job.twins + 1).max().unwrap_or(0)];
     let mut firsts: Vec<_> = first.into_iter().collect();
     firsts.sort_unstable_by_key(|(slot, (_, row))| (*row, *slot));
     for ((endpoint, slot), (position, row)) in firsts {
         if columns.free_in(endpoint, slot) > 0.0 {
             continue;
         }
-        // Of its lane, whoever came first.
-        let lane = jobs[row].lane;
-        let Some(job) = jobs.iter().filter(|j| j.lane == lane).nth(served[lane]) else {
+        // Of its like, whoever came first.
+        let twins = jobs[row].twins;
+        let Some(job) = jobs.iter().filter(|j| j.twins == twins).nth(served[twins]) else {
             continue;
         };
         let Some(cell) = cell_on(&job.cells, endpoint) else {
@@ -191,7 +194,7 @@ fn match_all(jobs: &[Job<'_>], slots: &mut Slots, outcome: &mut Outcome) {
         if !cell.held {
             outcome.want.push((job.ticket.id, endpoint));
         } else if cell.room {
-            served[lane] += 1;
+            served[twins] += 1;
             outcome.begin.push(Begin {
                 ticket: job.ticket.id,
                 endpoint,
@@ -214,7 +217,7 @@ fn match_all(jobs: &[Job<'_>], slots: &mut Slots, outcome: &mut Outcome) {
 /// Shapes: as in [`matched`].
 pub(super) fn in_turn(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut served = vec![0; jobs.iter().map(|job| job.lane + 1).max().unwrap_or(0)];
+    let mut served = vec![0; jobs.iter().map(|job| job.twins + 1).max().unwrap_or(0)];
     for all in slots.values_mut() {
         all.sort_unstable_by(f64::total_cmp);
     }
@@ -238,9 +241,9 @@ pub(super) fn in_turn(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
         });
         let Some(own) = best else { continue };
         let (endpoint, free_in_s) = (own.endpoint, own.terms.wait_s);
-        // Of its lane, whoever came first.
-        let mut lane = jobs.iter().filter(|other| other.lane == job.lane);
-        let Some(first) = lane.nth(served[job.lane]) else {
+        // Of its like, whoever came first.
+        let mut twins = jobs.iter().filter(|other| other.twins == job.twins);
+        let Some(first) = twins.nth(served[job.twins]) else {
             continue;
         };
         let Some(cell) = cell_on(&first.cells, endpoint).and_then(planned) else {
@@ -260,7 +263,7 @@ pub(super) fn in_turn(jobs: &[Job<'_>], slots: &mut Slots) -> Outcome {
         if !cell.held {
             outcome.want.push((first.ticket.id, endpoint));
         } else if cell.room {
-            served[job.lane] += 1;
+            served[job.twins] += 1;
             outcome.begin.push(Begin {
                 ticket: first.ticket.id,
                 endpoint,
@@ -321,7 +324,9 @@ pub(super) fn by_loss(
             // Of a lane, whoever stands first, though another may have come before: it may be more urgent.
             let mut lanes: HashSet<usize> = HashSet::new();
             let waiting = jobs.iter().enumerate().filter(|(i, _)| !taken[*i]);
-            let waiting = waiting.filter(|(_, job)| lanes.insert(job.lane));
+            let waiting = waiting.filter(|(_, job)| {
+                cell_on(&job.cells, endpoint).is_some() && lanes.insert(job.lane)
+            });
             for (i, job) in waiting {
                 let new = job.new && tries_new;
                 if !new && !is_good(job.lane, &endpoint) {

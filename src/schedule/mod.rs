@@ -33,6 +33,7 @@ mod policies;
 mod queue;
 mod rate;
 mod residency;
+mod room;
 mod rows;
 mod span;
 mod speeds;
@@ -46,6 +47,9 @@ pub use estimator::{ClassKey, Estimate, Estimator, Row};
 pub use eta::{Eta, remaining};
 pub use policies::register;
 pub use residency::Residency;
+pub use room::Room;
+#[cfg(test)]
+pub(crate) use rows::CHECKED;
 pub use span::Span;
 pub use ticket::{AskedAs, PoolId, QueueLimits, Share, Ticket, TicketId, Turn, WaitingView};
 
@@ -54,61 +58,8 @@ use queue::{Band, Queue, Service};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tabane_api::{Candidate, Draw, EndpointId, Refusal, Urgency};
+use tabane_api::{Draw, EndpointId, Refusal, Urgency};
 use worth::Worth;
-
-/// Who could serve, and the taking of slots. Dispatch has one, over the fleet.
-pub trait Room {
-    /// Puts everyone into `into` who is usable and fit for the ticket, with room or without; with its terms where the
-    /// ticket's policy asks for them.
-    fn candidates<'a>(&'a self, ticket: &Ticket, into: &mut Vec<Candidate<'a>>);
-
-    /// One of those, as it is now.
-    fn candidate<'a>(&'a self, ticket: &Ticket, endpoint: EndpointId) -> Option<Candidate<'a>> {
-        let mut among = Vec::new();
-        self.candidates(ticket, &mut among);
-        among.into_iter().find(|candidate| candidate.id == endpoint)
-    }
-
-    /// Whether what is given away on one endpoint changes nothing of what the ticket could have on others.
-    fn is_steady(&self, _ticket: &Ticket) -> bool {
-        true
-    }
-
-    /// Takes the slots of the ticket's need, and its work begins there. Answers how many node-seconds it is expected to
-    /// take; `None` when they do not fit.
-    fn take(&mut self, endpoint: EndpointId, ticket: &Ticket) -> Option<f64>;
-
-    /// Who cannot serve the ticket now, and why; nobody where it is not worth the time to look.
-    fn unfit(&self, _ticket: &Ticket) -> Vec<(EndpointId, String)> {
-        Vec::new()
-    }
-
-    /// Whether any endpoint of a pool has a free slot, or could have one if another service let go of its card.
-    fn has_room(&self, _pool: PoolId) -> bool {
-        true
-    }
-
-    /// Whether nothing is known of how long a ticket's class takes anywhere, and nothing is under way that will tell of it or
-    /// of another such class of its service.
-    fn is_new(&self, _ticket: &Ticket) -> bool {
-        false
-    }
-
-    /// When the slots of an endpoint are free, seconds from now, soonest first; 0 for those that are.
-    fn slots(&self, endpoint: &Candidate<'_>) -> Vec<f64> {
-        let free = endpoint.slots.saturating_sub(endpoint.used) as usize;
-        let mut slots = vec![0.0; free];
-        slots.resize(
-            endpoint.slots as usize,
-            endpoint.terms.wait_s.max(UNKNOWN_S),
-        );
-        slots
-    }
-}
-
-/// How long a slot is taken of which nothing is known.
-const UNKNOWN_S: f64 = 1.0;
 
 /// While one waits beside a free slot, everyone is looked at again after this long: what it waits for may be overdue.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -309,6 +309,7 @@ fn window<'a>(
 ) -> Vec<Job<'a>> {
     let deepest = lanes.iter().map(Vec::len).max().unwrap_or(0);
     let mut jobs = Vec::with_capacity(most.min(64));
+    let mut likes: Vec<(usize, Option<&Arc<str>>, Rc<[Cell]>)> = Vec::new();
     for depth in 0..deepest {
         for (lane, (tickets, of_head)) in lanes.iter().zip(rows).enumerate() {
             let (Some(ticket), Some(head)) = (tickets.get(depth), tickets.first()) else {
@@ -325,9 +326,19 @@ fn window<'a>(
             let waited = held_back.map(|at| turn.now.saturating_duration_since(*at));
             let forced = waited.is_some_and(|waited| waited >= ticket.patience)
                 && cells.iter().any(|cell| cell.room);
+            let work = ticket.need.work.as_ref();
+            let is_like = |(of, same, like): &(usize, Option<&Arc<str>>, Rc<[Cell]>)| {
+                *of == lane && (*same == work || **like == *cells)
+            };
+            let known = likes.iter().position(is_like);
+            let twins = known.unwrap_or(likes.len());
+            if known.is_none() {
+                likes.push((lane, work, cells.clone()));
+            }
             jobs.push(Job {
                 ticket,
                 lane,
+                twins,
                 cells,
                 forced,
                 new: false,
@@ -356,6 +367,7 @@ pub(super) fn alone(
     let job = Job {
         ticket,
         lane: 0,
+        twins: 0,
         cells: Rows::default().of(ticket, room, &mut slots),
         forced: false,
         new: room.is_new(ticket),
@@ -374,10 +386,11 @@ pub(super) fn alone(
     outcome.begin.first().map(|begin| begin.endpoint)
 }
 
-/// Whether two of one lane may go to the same places at the same cost: they are of one size, and what is paid for does not
-/// depend on how long they have waited.
+/// Whether two of one lane may go to the same places at the same cost: they are of one size and, to their kind, the same
+/// work, and what is paid for does not depend on how long they have waited.
 fn is_alike(a: &Ticket, b: &Ticket) -> bool {
-    a.id == b.id || (a.need.size == b.need.size && a.price.spill_after.is_zero())
+    let same = a.need.size == b.need.size && a.need.work == b.need.work;
+    a.id == b.id || (same && a.price.spill_after.is_zero())
 }
 
 /// Who cannot serve a ticket now, and why; among them those that are kept for another.
@@ -433,7 +446,8 @@ fn attempt_beside(
         if among.is_empty() {
             return Tried::Waits(Vec::new());
         }
-        // The one place where a plugin's code runs under the lock: its panic must not leave a ticket in two places.
+        // A plugin's code runs under the lock here, and where the room asks a kind: its panic must not leave a ticket in two
+        // places.
         let picked = catch_unwind(AssertUnwindSafe(|| {
             ticket.policy.pick(&ticket.need, &among, draw)
         }));

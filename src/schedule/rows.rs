@@ -39,6 +39,8 @@ impl Rows {
             }
             None => self.anew(ticket, room),
         };
+        #[cfg(test)]
+        self.check(ticket, room, &cells);
         for cell in cells.iter() {
             let free = self.free.get(&cell.endpoint);
             let of_endpoint = slots.entry(cell.endpoint);
@@ -95,4 +97,36 @@ fn again(
 fn note(free: &mut Slots, candidate: &Candidate<'_>, room: &dyn Room) {
     free.entry(candidate.id)
         .or_insert_with(|| room.slots(candidate));
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many rows of this thread's were kept, and held against what would be worked out anew.
+    pub(crate) static CHECKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+impl Rows {
+    /// What is kept is what would be worked out anew: in every test of this crate that lets somebody wait.
+    fn check(&self, ticket: &Ticket, room: &dyn Room, cells: &[Cell]) {
+        if !self.of.contains_key(&ticket.id) {
+            return;
+        }
+        let mut anew = Rows::default();
+        let wants = anew.anew(ticket, room);
+        let plain = |cells: &[Cell]| -> Vec<_> {
+            let plain = |cell: &Cell| (cell.endpoint, cell.terms, cell.room, cell.held);
+            cells.iter().map(plain).collect()
+        };
+        assert_eq!(plain(cells), plain(&wants), "{:?}", ticket.need);
+        for (endpoint, free) in &anew.free {
+            assert_eq!(
+                self.free.get(endpoint),
+                Some(free),
+                "{endpoint:?} for {:?}",
+                ticket.need
+            );
+        }
+        CHECKED.set(CHECKED.get() + usize::from(!self.taken.is_empty()));
+    }
 }

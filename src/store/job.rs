@@ -486,7 +486,7 @@ pub trait JobStore: Send + Sync {
     /// Deletes a job that is over, with its bodies, its idempotency key and its letters. `false`: it is not there, or not over.
     async fn delete(&self, job: &str) -> Result<bool, StoreError>;
 
-    /// The job of this id, or of this client's id within the tenant.
+    /// The job of this id, or of this client's id: within the tenant, or else the newest of it.
     async fn find(&self, tenant: Option<&str>, id: &str) -> Result<Option<JobRecord>, StoreError>;
 
     /// The request of a job.

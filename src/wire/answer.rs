@@ -1,10 +1,10 @@
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use std::io;
 use std::pin::Pin;
-use tabane_api::Content;
+use tabane_api::{Body, Content};
 
 /// An answer of the gateway's own.
 pub struct Answer {
@@ -31,6 +31,26 @@ pub enum Payload {
     },
     /// As it happens, or as it is made. An error breaks it off: its reader must not take it for whole.
     Live(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>),
+}
+
+// === impl Payload ===
+
+impl From<Body> for Payload {
+    fn from(body: Body) -> Self {
+        match body {
+            Body::Bytes(bytes) => Payload::Bytes(bytes),
+            Body::Part {
+                content,
+                from,
+                length,
+            } => Payload::Part {
+                content,
+                from,
+                length,
+            },
+            Body::Live(pieces) => Payload::Live(Box::pin(pieces.map_err(io::Error::other))),
+        }
+    }
 }
 
 // === impl Answer ===

@@ -44,8 +44,8 @@ pub use refused::{retry_after, status};
 pub use submit::{HeldBody, Submission};
 
 use crate::dispatch::{Dispatch, World};
-use crate::jobs::Jobs;
-use crate::store::{JobRecord, StoreError};
+use crate::jobs::{Jobs, unavailable};
+use crate::store::JobRecord;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use std::sync::Arc;
@@ -208,15 +208,6 @@ fn wrong_method(call: &Call<'_>, allow: &'static str) -> Refusal {
     Refusal::WrongMethod {
         method: call.method.to_string(),
         allow,
-    }
-}
-
-/// What the store's trouble is to a client.
-fn unavailable(error: StoreError) -> Refusal {
-    tracing::error!(%error, "the store cannot be used");
-    match error {
-        StoreError::Full(_) => Refusal::StoreFull("there is no more room for jobs".into()),
-        _ => Refusal::Overloaded("jobs cannot be kept or looked up now; try again soon".into()),
     }
 }
 

@@ -6,13 +6,13 @@ use super::collect::Wait;
 use super::{Answer, Call, Who, Wire, base, unavailable};
 use crate::config::plan::JobsPlan;
 use crate::dispatch::{Journey, LiveService, World};
-use crate::jobs::{self, AcceptError, Jobs, new_id};
+use crate::jobs::{self, AcceptError, Jobs, new_id, not_accepted};
 use crate::store::{Accepted, Idempotency, JobRecord, Kept, NewJob, Spooled};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri, header};
 use std::sync::Arc;
 use std::time::Duration;
-use tabane_api::{Ask, Content, Need, Refusal};
+use tabane_api::{Ask, Content, Need, Refusal, Work};
 
 /// A request's body as the edge holds it.
 #[derive(Clone)]
@@ -80,7 +80,7 @@ impl Wire {
             }
             Err(error) => {
                 let tenant = &asked.journey.caller.tenant;
-                return Err(not_accepted(error, service, tenant));
+                return Err(not_accepted(error, &service.plan.name, tenant));
             }
         };
         Ok(Submitted {
@@ -242,13 +242,7 @@ impl Wire {
                 _ => Refusal::Forbidden("jobs are submitted by tenants".into()),
             });
         };
-        let good = (1..=128).contains(&id.len())
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b));
-        // Neither a step of a path, nor in the form of the gateway's own: its address would lead elsewhere.
-        let elsewhere = id.bytes().all(|b| b == b'.') || id.parse::<ulid::Ulid>().is_ok();
-        if !good || elsewhere {
+        if !Work::is_name(id) {
             return Err(Refusal::BadRequest(
                 "an id has 1 to 128 letters, digits, `.`, `_`, `~` or `-`, and is no ULID".into(),
             ));
@@ -308,27 +302,6 @@ impl Wire {
             client_id,
         };
         self.submit(asked).await
-    }
-}
-
-/// When it is worth asking again where as many jobs are not over as may be.
-const COME_BACK: Duration = Duration::from_secs(30);
-
-/// Why a job was not taken in, to its client.
-pub(super) fn not_accepted(error: AcceptError, service: &LiveService, tenant: &str) -> Refusal {
-    match error {
-        AcceptError::Store(error) => unavailable(error),
-        AcceptError::TooMany(too_many) if too_many.of_tenant => Refusal::TenantFull {
-            tenant: tenant.to_owned(),
-            has: too_many.jobs,
-            what: "jobs that are not over",
-            retry_after: COME_BACK,
-        },
-        AcceptError::TooMany(too_many) => Refusal::QueueFull {
-            service: service.plan.name.to_string(),
-            waiting: too_many.jobs,
-            retry_after: COME_BACK,
-        },
     }
 }
 

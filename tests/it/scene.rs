@@ -71,6 +71,12 @@ impl Scene {
 
     /// The same, without waiting for first probes, and with an app of one's own.
     pub(crate) async fn start_unproven(app: App, yaml: &str) -> Scene {
+        let started = Scene::try_start(app, yaml).await;
+        started.unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// The same. Errors: the gateway does not start.
+    pub(crate) async fn try_start(app: App, yaml: &str) -> anyhow::Result<Scene> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tabane.yaml");
         std::fs::write(&file, on_free_ports(yaml)).unwrap();
@@ -78,14 +84,14 @@ impl Scene {
         let loaded = app
             .load(&source)
             .unwrap_or_else(|problems| panic!("{}", shown(&problems)));
-        let gateway = app.start(source, loaded).await.unwrap();
+        let gateway = app.start(source, loaded).await?;
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Scene {
+        Ok(Scene {
             gateway,
             client,
             file,
             dir,
-        }
+        })
     }
 
     /// Puts another text in place of the file, by renaming over it, and reloads.

@@ -29,6 +29,59 @@ pub trait Stored: Send + Sync {
 /// A body as it comes from a node. It ends with `None`, or with the error that broke it off.
 pub type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, NodeError>> + Send>>;
 
+/// The body of an answer that a kind gives.
+pub enum Body {
+    /// In memory.
+    Bytes(Bytes),
+    /// A part of something kept.
+    Part {
+        /// Of what.
+        content: Content,
+        /// From which byte.
+        from: u64,
+        /// How many.
+        length: u64,
+    },
+    /// As it comes. An error breaks it off: its reader does not take it for whole.
+    Live(Pieces),
+}
+
+// === impl Body ===
+
+impl Body {
+    /// All of something kept.
+    pub fn whole(content: Content) -> Self {
+        let length = content.length();
+        Body::Part {
+            content,
+            from: 0,
+            length,
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Body::Bytes(Bytes::new())
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(bytes: T) -> Self {
+        Body::Bytes(bytes.into())
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Body::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Body::Part { from, length, .. } => write!(f, "{length} bytes from {from}"),
+            Body::Live(_) => f.write_str("bytes as they come"),
+        }
+    }
+}
+
 // === impl Content ===
 
 impl Content {

@@ -1,4 +1,4 @@
-use crate::Need;
+use crate::{EndpointId, Need};
 
 /// What a request asks for, as its kind reads it.
 #[derive(Clone, Debug)]
@@ -13,9 +13,13 @@ pub enum Intent {
     WantBody,
     /// Send it to the endpoint that the service's policy picks for this need.
     Forward(Need),
+    /// Send it to this endpoint and no other: it is a look-up there, and takes no slot.
+    Pinned(EndpointId),
     /// The kind answers itself, by `Service::answer`.
     Own {
         /// The largest body it will take, in bytes; a longer one is refused with 413.
         max: u64,
     },
+    /// The kind ends this WebSocket itself, by `Service::socket`. It takes no slot.
+    Socket,
 }

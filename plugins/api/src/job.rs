@@ -73,6 +73,8 @@ pub enum Verdict {
     Succeeded,
     /// The backend gave up: bad, whatever its status, and no other attempt follows.
     Failed,
+    /// It was taken back at its backend, and this is what is left of it.
+    Canceled,
 }
 
 /// Why an attempt came to nothing. Another may follow, but for [`RunError::Unknown`].
@@ -145,6 +147,14 @@ pub trait Report: Send + Sync {
 
     /// A line of the backend's log.
     fn log(&self, line: &str);
+
+    /// The node is done with it, though what came of it is still being fetched: from here on its slots are free for others, and
+    /// what it took until here is learned from, unless [`Report::untypical`] was said. Of what came to nothing, say that first.
+    fn freed(&self) {}
+
+    /// How long this attempt takes says nothing of others of its class: its node had done it before, say. Nothing is learned
+    /// of it. To be said before [`Report::freed`].
+    fn untypical(&self) {}
 
     /// Waits until the backend calls the attempt's `callback` address, and gives what it sent; again for each call.
     async fn called_back(&self) -> Request<Bytes>;

@@ -81,6 +81,7 @@
 
 mod ask;
 mod content;
+mod host;
 mod intent;
 mod job;
 mod need;
@@ -89,9 +90,11 @@ mod policy;
 mod refusal;
 mod registry;
 mod service;
+mod socket;
 
 pub use ask::{ANONYMOUS, Ask, Caller};
-pub use content::{Content, Pieces, Stored, one_piece};
+pub use content::{Body, Content, Pieces, Stored, one_piece};
+pub use host::{EndpointView, Host, JobView, Work};
 pub use intent::Intent;
 pub use job::{Attempt, Done, Found, JobState, Report, RunError, Stop, Superseded, Verdict};
 pub use need::{Need, Urgency};
@@ -101,4 +104,5 @@ pub use refusal::{Refusal, Shape};
 pub use registry::{
     BoundKind, BoundPolicy, Kind, KindEntry, NoConfig, PolicyEntry, PolicyKind, Registry,
 };
-pub use service::{EndpointView, Host, OutOfMemory, Released, Seen, Service, Stopped};
+pub use service::{OutOfMemory, Released, Seen, Service, Stopped};
+pub use socket::{Message, Socket};

@@ -50,6 +50,9 @@ pub struct Need {
     pub interactive: bool,
     /// Who asks: the unit of fairness. Set by the gateway.
     pub tenant: Arc<str>,
+    /// What its kind calls this one piece of work: given back to it where it is asked what the work lacks or costs
+    /// somewhere. `None`: its class says it all.
+    pub work: Option<Arc<str>>,
     /// What ties it to a node (a session, a prompt's beginning), as the policy's own hash. Set by the gateway from `Policy::key`.
     pub key: Option<u64>,
 }
@@ -68,6 +71,7 @@ impl Need {
             labels: Vec::new(),
             interactive: false,
             tenant: NOBODY.clone(),
+            work: None,
             key: None,
         }
     }

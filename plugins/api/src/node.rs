@@ -1,4 +1,4 @@
-use crate::{Content, Pieces, one_piece};
+use crate::{Content, Pieces, Socket, one_piece};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -43,6 +43,14 @@ pub trait NodeClient: Send + Sync {
             .map_err(|error| NodeError::BadRequest(error.to_string()))?;
         let answer = self.send(Request::from_parts(head, body)).await?;
         Ok(answer.map(one_piece))
+    }
+
+    /// Opens a WebSocket; the request's headers are sent with its handshake.
+    ///
+    /// Errors: `BadRequest` with what the node answered when it takes no socket there.
+    async fn socket(&self, request: Request<()>) -> Result<Box<dyn Socket>, NodeError> {
+        let path = request.uri().path();
+        Err(NodeError::BadRequest(format!("no socket at {path} here")))
     }
 }
 

@@ -13,6 +13,8 @@ pub trait Kind: Service + Sized {
     /// The policy of its services where the file names none: `least_loaded`, unless its requests wait in a queue for whole
     /// nodes (`match`), or stream, many at once on a node (`fastest`).
     const POLICY: &'static str = "least_loaded";
+    /// Whether it takes work in for later by itself: then the file has to say where that is kept (`data_dir`).
+    const KEEPS: bool = false;
     /// Its own block. Plain structs and externally tagged enums with `deny_unknown_fields` keep errors at their line.
     type Config: DeserializeOwned + JsonSchema + Clone + PartialEq + Debug + Send + Sync + 'static;
 
@@ -45,6 +47,8 @@ pub trait BoundKind: Debug + Send + Sync {
     fn name(&self) -> &'static str;
     /// The policy of its services where the file names none.
     fn policy(&self) -> &'static str;
+    /// Whether it needs a place to keep work for later.
+    fn keeps(&self) -> bool;
     /// Whether two blocks ask for the same.
     fn same(&self, other: &dyn BoundKind) -> bool;
     /// Makes the kind; `prior` counts only when it is of this kind.
@@ -72,6 +76,8 @@ type Decode<T> = fn(&mut dyn erased_serde::Deserializer<'_>) -> Result<Arc<T>, e
 pub struct KindEntry {
     /// Its name.
     pub name: &'static str,
+    /// Whether it needs a place to keep work for later.
+    pub keeps: bool,
     /// Decodes its block from the stream, so that errors keep line and column.
     pub decode: Decode<dyn BoundKind>,
     /// The JSON Schema of its block.
@@ -103,6 +109,7 @@ impl Registry {
         self.kinds.retain(|entry| entry.name != K::NAME);
         self.kinds.push(KindEntry {
             name: K::NAME,
+            keeps: K::KEEPS,
             decode: decode_kind::<K>,
             schema: |g| g.subschema_for::<K::Config>(),
         });
@@ -181,6 +188,10 @@ impl<K: Kind> BoundKind for KindBlock<K> {
 
     fn policy(&self) -> &'static str {
         K::POLICY
+    }
+
+    fn keeps(&self) -> bool {
+        K::KEEPS
     }
 
     fn same(&self, other: &dyn BoundKind) -> bool {

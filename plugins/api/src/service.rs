@@ -1,6 +1,7 @@
 use crate::{
-    Ask, Attempt, Caller, Candidate, Done, EndpointId, Found, Intent, Need, NodeClient, NodeError,
-    NodeFacts, ProbeError, Refusal, Report, RunError, Shape, Stop, Terms, Vitals,
+    Ask, Attempt, Body, Caller, Candidate, Content, Done, EndpointId, EndpointView, Found, Host,
+    Intent, JobView, Need, NodeClient, NodeError, ProbeError, Refusal, Report, RunError, Shape,
+    Socket, Stop, Terms, Vitals,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,15 +25,46 @@ pub trait Service: Any + Send + Sync {
         Shape::plain(why)
     }
 
-    /// Answers a request that `classify` called [`Intent::Own`].
+    /// Called once for each kind that is made, as soon as there is a gateway around it: a place to take up what was kept.
+    /// Requests may come before it is over.
+    async fn open(&self, _host: &Arc<dyn Host>) {}
+
+    /// Answers a request that `classify` called [`Intent::Own`]. Its URI is the client's, its headers too, but for the key.
     async fn answer(
         &self,
-        request: Request<Bytes>,
+        request: Request<Content>,
         _caller: &Caller,
-        _host: &dyn Host,
-    ) -> Result<Response<Bytes>, Refusal> {
+        _host: &Arc<dyn Host>,
+    ) -> Result<Response<Body>, Refusal> {
         Err(Refusal::NotFound(request.uri().path().to_owned()))
     }
+
+    /// Speaks on a socket that `classify` called [`Intent::Socket`], until it ends: the socket is over with this, and this is
+    /// dropped a few seconds after the socket.
+    async fn socket(
+        &self,
+        _request: Request<()>,
+        _caller: &Caller,
+        _socket: Box<dyn Socket>,
+        _host: &Arc<dyn Host>,
+    ) {
+    }
+
+    /// Looks after an endpoint for as long as it is in the pool, beside its probe: an event socket, say. Begun again a
+    /// moment after it returns.
+    async fn attend(&self, _at: EndpointView, _node: Arc<dyn NodeClient>, _host: &Arc<dyn Host>) {
+        std::future::pending().await
+    }
+
+    /// What an endpoint lacks for a need, as what follows on "it"; `None`: nothing that this kind knows of. Pure, and quick:
+    /// it is called under the gateway's one lock. [`Host::changed`] says that it may answer otherwise now: those that lack the
+    /// same wait together.
+    fn lacks(&self, _need: &Need, _at: EndpointId) -> Option<String> {
+        None
+    }
+
+    /// A job of this service changed, by whatever way. Quick: whoever changed it waits.
+    fn job_changed(&self, _job: &JobView) {}
 
     /// A forwarded answer going by, byte for byte; `notes` live as long as the request. Where [`OutOfMemory`] is among them
     /// at the end, such requests go elsewhere.
@@ -123,32 +155,4 @@ pub enum Released {
     Freed,
     /// This API has no way to ask for it: turns are taken all the same, and its memory stays taken.
     Unsupported,
-}
-
-/// An endpoint as the outside may see it.
-#[derive(Clone, Debug)]
-pub struct EndpointView {
-    /// Which endpoint.
-    pub id: EndpointId,
-    /// `node/endpoint`.
-    pub name: Arc<str>,
-    /// The node it stands on.
-    pub node: Arc<NodeFacts>,
-    /// Whether it gets requests: well, not drained, not removed.
-    pub usable: bool,
-    /// How many requests it works on at once.
-    pub slots: u32,
-    /// How many of them are taken.
-    pub used: u32,
-    /// What its last good probe said.
-    pub vitals: Arc<Vitals>,
-}
-
-/// What a kind may use of the gateway, for the service it answers for.
-pub trait Host: Send + Sync {
-    /// The endpoints of the service's pool.
-    fn endpoints(&self) -> Vec<EndpointView>;
-
-    /// A client for one of them; `None` when it has left.
-    fn client(&self, endpoint: EndpointId) -> Option<Arc<dyn NodeClient>>;
 }

@@ -68,6 +68,11 @@ impl Json {
         }
     }
 
+    /// An integer.
+    pub fn integer(value: i64) -> Json {
+        Json::Number(Number::written(value.to_string()))
+    }
+
     /// What stands under a key of an object.
     pub fn get(&self, key: &str) -> Option<&Json> {
         self.object()?.get(key)

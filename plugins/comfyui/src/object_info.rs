@@ -2,6 +2,7 @@
 
 use crate::json::{Json, NotJson, Object};
 use crate::names::{portable, united};
+use crate::needs::FilePath;
 
 /// The classes of a node, or of several.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -95,6 +96,59 @@ impl ObjectInfo {
     /// As it is answered.
     pub fn json(&self) -> Json {
         Json::Object(self.classes.clone())
+    }
+
+    /// The same, or one class of it, with these files among the inputs that can be chosen: each where its kind is wanted.
+    pub fn with_files(&self, class: Option<&str>, files: &[String]) -> Json {
+        let mut classes = match class {
+            None => self.classes.clone(),
+            Some(class) => {
+                let known = self.classes.get_key_value(class).into_iter();
+                known
+                    .map(|(name, told)| (name.clone(), told.clone()))
+                    .collect()
+            }
+        };
+        for told in classes.values_mut() {
+            let uploads: Vec<(String, Vec<Json>)> = Class(told)
+                .inputs()
+                .filter(|input| input.is_upload())
+                .map(|input| {
+                    let wanted = files.iter().filter(|name| input.wants_file(name));
+                    let wanted = wanted.map(|name| name.as_str().into());
+                    (input.name.to_owned(), wanted.collect())
+                })
+                .collect();
+            if uploads.iter().all(|(_, files)| files.is_empty()) {
+                continue;
+            }
+            for_each_choice(told, |input, options| {
+                if let Some((_, files)) = uploads.iter().find(|(upload, _)| upload == input) {
+                    *options = united([&**options, files]);
+                    options.sort_by(|a, b| a.text().cmp(&b.text()));
+                }
+            });
+        }
+        Json::Object(classes)
+    }
+
+    /// Whether a file is in one of its lists of inputs.
+    pub fn has_file(&self, path: FilePath<'_>) -> bool {
+        let wanted = match path.subfolder {
+            "" => path.name.to_owned(),
+            folder => format!("{folder}/{}", path.name),
+        };
+        self.classes().any(|(_, class)| {
+            class
+                .inputs()
+                .filter(|input| input.is_upload())
+                .any(|input| {
+                    let options = input.options().into_iter().flatten();
+                    options
+                        .filter_map(Json::text)
+                        .any(|option| option == wanted)
+                })
+        })
     }
 
     /// The models that can be chosen, and where: class, input, name.
@@ -214,6 +268,12 @@ impl<'a> Class<'a> {
             .is_some_and(crate::python::is_true)
     }
 
+    /// Whether it is other people's, and may have a word of its own on its inputs.
+    pub fn is_custom(self) -> bool {
+        let module = self.0.get("python_module").and_then(Json::text);
+        module.is_none_or(|module| module.starts_with("custom_nodes"))
+    }
+
     /// Whether what it makes is its own, also where another has the same inputs.
     pub fn knows_its_node(self) -> bool {
         let hidden = self
@@ -299,6 +359,19 @@ impl<'a> Input<'a> {
         UPLOADS.into_iter().any(is_flagged)
             || self.more("image_folder").is_some()
             || route.is_some_and(|route| route.contains("/internal/files/"))
+    }
+
+    /// Whether a file of this name is of the kind that is uploaded there, as ComfyUI's own lists have it.
+    fn wants_file(self, name: &str) -> bool {
+        let kind = crate::files::content_type(name);
+        let is = |kinds: &[&str]| kinds.iter().any(|wanted| kind.starts_with(wanted));
+        let is_flagged = |flag| self.more(flag).is_some_and(crate::python::is_true);
+        match () {
+            () if is_flagged("image_upload") => is(&["image/"]),
+            () if is_flagged("audio_upload") => is(&["audio/", "video/"]),
+            () if is_flagged("video_upload") => is(&["video/"]),
+            () => true,
+        }
     }
 
     fn is_choice(self) -> bool {

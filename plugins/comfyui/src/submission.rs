@@ -55,6 +55,32 @@ impl Submission {
         Ok(Submission { body, secrets })
     }
 
+    /// One whose secrets are not known any more.
+    pub fn of(body: Object) -> Self {
+        Submission {
+            body,
+            secrets: Secrets::default(),
+        }
+    }
+
+    /// Takes its secrets up again.
+    pub fn put_back(&mut self, secrets: &Secrets) {
+        self.secrets = secrets.clone();
+    }
+
+    /// Who it comes from is said in a header: a server puts it beside the prompt.
+    pub fn note_source(&mut self, source: &str) {
+        let extra = self
+            .body
+            .entry("extra_data".into())
+            .or_insert_with(|| Json::Object(Object::new()));
+        if let Json::Object(extra) = extra
+            && !extra.contains_key("comfy_usage_source")
+        {
+            extra.insert("comfy_usage_source".into(), source.into());
+        }
+    }
+
     /// All of it but its secrets.
     pub fn body(&self) -> &Object {
         &self.body

@@ -42,6 +42,15 @@ pub struct Link<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shape(u64);
 
+// === impl Node ===
+
+impl Node<'_> {
+    /// Whether it works in steps: what takes longest, more often than not.
+    pub fn is_sampler(&self) -> bool {
+        self.values.iter().any(|(input, _)| *input == "steps")
+    }
+}
+
 // === impl Workflow ===
 
 impl<'a> Workflow<'a> {

@@ -7,4 +7,5 @@ pub fn registry() -> Registry {
     Registry::default()
         .kind::<tabane_http::Http>()
         .kind::<tabane_batch::Batch>()
+        .kind::<tabane_comfyui::Comfyui>()
 }

@@ -88,7 +88,7 @@ pub(crate) fn mode_of_route(
 /// What to do where jobs have no place.
 const PLACE: &str = "add `data_dir: ./data`, on a local disk";
 
-fn nowhere(spot: Spot, findings: &Findings) {
+pub(crate) fn nowhere(spot: Spot, findings: &Findings) {
     findings.problem(spot, "jobs need a place to be kept", PLACE);
 }
 

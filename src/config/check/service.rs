@@ -49,6 +49,9 @@ pub(crate) fn services<'a>(
         // Each part is looked at, so that one run finds the faults of all.
         let pool = pools.of_service(name, &typed.pool, name.spot, fleet, findings);
         let kind = block::kind(&typed.kind, name.spot, registry, findings);
+        if kind.as_ref().is_some_and(|kind| kind.keeps()) && all.data_dir.is_missing() {
+            jobs::nowhere(typed.kind.spot(outer), findings);
+        }
         let default = kind.as_ref().map_or("least_loaded", |kind| kind.policy());
         let policy = block::policy(&typed.policy, default, name.spot, registry, findings);
         let plan = |pool, kind, policy| ServicePlan {

@@ -47,6 +47,28 @@ impl Kind for Http {
     }
 }
 
+/// `keeps` takes work in for later.
+pub(super) struct Keeps;
+
+#[async_trait]
+impl Service for Keeps {
+    fn classify(&self, _: &Ask<'_>, _: Option<&Bytes>) -> Result<Intent, Refusal> {
+        Ok(Intent::Own { max: 0 })
+    }
+    async fn probe(&self, _: &dyn NodeClient) -> Result<Vitals, ProbeError> {
+        Ok(Vitals::default())
+    }
+}
+
+impl Kind for Keeps {
+    const NAME: &'static str = "keeps";
+    const KEEPS: bool = true;
+    type Config = NoConfig;
+    fn new(_: NoConfig, _: Option<Arc<Self>>) -> Result<Self, String> {
+        Ok(Keeps)
+    }
+}
+
 pub(super) struct Pick;
 
 impl Policy for Pick {
@@ -128,6 +150,7 @@ enum WhenFull {
 pub(super) fn registry() -> Registry {
     Registry::default()
         .kind::<Http>()
+        .kind::<Keeps>()
         .policy::<Pick>()
         .policy::<RoundRobin>()
         .policy::<First>()

@@ -97,7 +97,22 @@ fn what_never_ran_is_guessed_from_what_is_nearest() {
     assert_eq!(estimator.estimate(&other, "n/x", 1.0), None);
     // What ran counts, and nothing else, from the first run on.
     estimator.learn(&class("a"), "n/y", 1.0, seconds(99.0), true);
-    assert_eq!(warm_s(&mut estimator, "a", "n/y"), Some(99.0));
+    let cold = estimator.estimate(&class("a"), "n/y", 1.0).unwrap();
+    assert_eq!(cold.span(true).mean_s(), 99.0);
+}
+
+#[test]
+fn where_every_run_was_cold_a_warm_one_is_hoped_to_be_shorter() {
+    let mut estimator = Estimator::default();
+    for _ in 0..3 {
+        estimator.learn(&class("a"), "n/x", 1.0, seconds(10.0), true);
+    }
+    let hoped = estimator.estimate(&class("a"), "n/x", 1.0).unwrap();
+    assert_eq!((hoped.warm_s, hoped.cold_s), (8.0, 2.0));
+    // One that was warm says how it is.
+    ran(&mut estimator, "a", "n/x", 10.0);
+    let known = estimator.estimate(&class("a"), "n/x", 1.0).unwrap();
+    assert_eq!((known.warm_s, known.cold_s), (10.0, 0.0));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::config::plan::PricePlan;
 use policies::testing::NOBODY;
 use std::cell::Cell;
 use std::time::Duration;
-use tabane_api::{Need, Policy, Urgency};
+use tabane_api::{Candidate, Need, Policy, Urgency};
 
 const SECOND: Duration = Duration::from_secs(1);
 

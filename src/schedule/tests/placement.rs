@@ -5,7 +5,7 @@ use super::{NoChance, SECOND, granted};
 use crate::config::plan::PricePlan;
 use policies::testing::NOBODY;
 use std::collections::BTreeSet;
-use tabane_api::{Mode, Need, Policy, Registry, Terms};
+use tabane_api::{Candidate, Mode, Need, Policy, Registry, Terms};
 
 /// A farm where everybody knows how long each class takes on each endpoint, and one of a class is at work until it is told
 /// to be over.

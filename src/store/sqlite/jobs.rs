@@ -80,10 +80,10 @@ pub(super) fn insert(change: &Change<'_>, job: &NewJob) -> Result<JobRecord, Sto
     let body = rows::columns(&job.body);
     let mut statement = change.database.prepare_cached(
         "INSERT INTO jobs (id, client_id, parent, place, service, tenant, class, size, slots, urgency, vram_mib, labels,
-            affinity, model, interactive, state, version, attempt, failures, canceling, method, uri, body_length, accepted, start_by,
+            affinity, model, interactive, work, state, version, attempt, failures, canceling, method, uri, body_length, accepted, start_by,
             timeout_ms, keep_ms, keep_dead_ms, tags, webhook, failed_on, idempotency_key, fingerprint)
          VALUES (:id, :client_id, :parent, :place, :service, :tenant, :class, :size, :slots, :urgency, :vram_mib, :labels,
-            :affinity, :model, :interactive, 'queued', 1, 0, 0, 0, :method, :uri, :body_length, :accepted, :start_by,
+            :affinity, :model, :interactive, :work, 'queued', 1, 0, 0, 0, :method, :uri, :body_length, :accepted, :start_by,
             :timeout_ms, :keep_ms, :keep_dead_ms, :tags, :webhook, '[]', :idempotency_key, :fingerprint)",
     )?;
     let seq = statement.insert(named_params! {
@@ -102,6 +102,7 @@ pub(super) fn insert(change: &Change<'_>, job: &NewJob) -> Result<JobRecord, Sto
         ":affinity": job.need.key.map(|bits| bits as i64),
         ":model": job.need.model,
         ":interactive": job.need.interactive,
+        ":work": job.need.work,
         ":method": job.method.as_str(),
         ":uri": job.uri.to_string(),
         ":body_length": body.length,
@@ -175,14 +176,21 @@ fn record(job: &NewJob, seq: i64, body_length: u64) -> JobRecord {
     }
 }
 
-/// The job of this id, or of this client's id.
+/// The job of this id, or of this client's id; where any tenant's may be meant, the newest of it.
 pub(super) fn find(
     database: &Connection,
     tenant: Option<&str>,
     id: &str,
 ) -> Result<Option<JobRecord>, StoreError> {
     let found = match tenant {
-        None => rows::by_id(database, id)?,
+        None => match rows::by_id(database, id)? {
+            None => rows::find(
+                database,
+                "j.client_id = ?1 ORDER BY j.seq DESC LIMIT 1",
+                [id],
+            )?,
+            found => found,
+        },
         Some(tenant) => match rows::find(database, "j.id = ?1 AND j.tenant = ?2", [id, tenant])? {
             None => rows::find(database, "j.tenant = ?1 AND j.client_id = ?2", [tenant, id])?,
             found => found,

@@ -30,7 +30,7 @@ pub(super) struct Held {
 
 /// A job with its result's head, in the order that [`held`] reads.
 const JOB: &str = "SELECT j.seq, j.id, j.client_id, j.parent, j.place, j.service, j.tenant, j.class, j.size, j.slots,
-    j.urgency, j.vram_mib, j.labels, j.affinity, j.model, j.interactive, j.state, j.version, j.attempt, j.failures, j.canceling, j.method, j.uri,
+    j.urgency, j.vram_mib, j.labels, j.affinity, j.model, j.interactive, j.work, j.state, j.version, j.attempt, j.failures, j.canceling, j.method, j.uri,
     j.body_length, j.accepted, j.started, j.ended, j.start_by, j.timeout_ms, j.not_before, j.keep_until, j.tags, j.webhook,
     j.error, j.progress, j.progress_text, j.failed_on, j.keep_ms, j.keep_dead_ms, j.fingerprint,
     r.status, r.headers, r.length FROM jobs j LEFT JOIN results r ON r.job = j.seq";
@@ -81,6 +81,7 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
         key: next.get::<Option<i64>>()?.map(|bits| bits as u64),
         model: next.get()?,
         interactive: next.get()?,
+        work: next.get()?,
         tenant: tenant.clone(),
     };
     Ok(Held {

@@ -11,7 +11,7 @@ use std::path::Path;
 pub(super) const APPLICATION_ID: i32 = 0x7461_626e;
 
 /// How a database came to its present form, step by step.
-pub(super) const STEPS: &[&str] = &[FIRST, SECOND];
+pub(super) const STEPS: &[&str] = &[FIRST, SECOND, THIRD];
 
 /// Jobs are small rows; what may be long (bodies, attempts, events) lies in tables of its own. The partial indexes are small
 /// however many jobs are over, and hold exactly what is asked for all the time. Lists of a tenant, a service or an array
@@ -170,6 +170,12 @@ CREATE TABLE learned_times (
 const SECOND: &str = "
 ALTER TABLE jobs ADD COLUMN model TEXT;
 ALTER TABLE jobs ADD COLUMN interactive INTEGER NOT NULL DEFAULT 0;
+";
+
+/// A kind may call a piece of work by a name of its own.
+const THIRD: &str = "
+ALTER TABLE jobs ADD COLUMN work TEXT;
+CREATE INDEX jobs_named ON jobs (client_id) WHERE client_id IS NOT NULL;
 ";
 
 /// Takes the steps that a database has not behind it: all of them, or none.

@@ -6,12 +6,13 @@
 use super::mould::{Cast, Mould};
 use super::{arrays_base, document};
 use crate::dispatch::{LiveService, World};
-use crate::jobs::{self, FRAME_TAG, Frames, FramesError, Jobs, NamedFrames, frame_tag, new_id};
+use crate::jobs::{
+    self, FRAME_TAG, Frames, FramesError, Jobs, NamedFrames, frame_tag, new_id, not_accepted,
+};
 use crate::store::{ArrayAccepted, ArrayRecord, Idempotency, JobId, Kept, NewArray, NewJob};
 use crate::wire::answer::Answer;
 use crate::wire::ask::{Wishes, check_tags, idempotency_key, span, webhook};
 use crate::wire::change::allowed;
-use crate::wire::submit::not_accepted;
 use crate::wire::{Call, Who, Wire, small, unavailable};
 use http::{StatusCode, header};
 use serde::Deserialize;
@@ -184,7 +185,9 @@ impl Wire {
                     jobs: children,
                 };
                 let accepted = jobs.accept_array(array, &order.service.plan.jobs).await;
-                accepted.map_err(|error| not_accepted(error, &order.service, &order.caller.tenant))
+                accepted.map_err(|error| {
+                    not_accepted(error, &order.service.plan.name, &order.caller.tenant)
+                })
             }
         };
         if !matches!(accepted, Ok(ArrayAccepted::New(..))) {

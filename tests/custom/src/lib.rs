@@ -5,8 +5,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use std::sync::Arc;
 use tabane_api::{
-    Ask, Caller, Candidate, Draw, Host, Intent, Kind, Need, NoConfig, NodeClient, Policy,
-    PolicyKind, ProbeError, Refusal, Service, Shape, Vitals,
+    Ask, Body, Caller, Candidate, Content, Draw, Host, Intent, Kind, Need, NoConfig, NodeClient,
+    Policy, PolicyKind, ProbeError, Refusal, Service, Shape, Vitals,
 };
 
 /// A renderer: frames are forwarded, `/farm` is answered by the gateway, `/panic` and `/hang` show what faults do.
@@ -83,10 +83,10 @@ impl Service for Renderer {
 
     async fn answer(
         &self,
-        _request: Request<Bytes>,
+        _request: Request<Content>,
         caller: &Caller,
-        host: &dyn Host,
-    ) -> Result<Response<Bytes>, Refusal> {
+        host: &Arc<dyn Host>,
+    ) -> Result<Response<Body>, Refusal> {
         let names: Vec<String> = host
             .endpoints()
             .iter()

@@ -149,6 +149,7 @@ fn job(id: &str) -> NewJob {
             model: Some("xl".into()),
             interactive: true,
             tenant: "studio".into(),
+            work: Some("prompt-1".into()),
             ..Need::of_class("frame")
         },
         method: Method::POST,

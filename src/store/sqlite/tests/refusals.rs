@@ -196,3 +196,47 @@ fn an_older_database_takes_the_steps_that_it_lacks_or_none() {
         })
     ));
 }
+
+#[tokio::test]
+async fn jobs_of_an_older_database_are_as_they_were_and_new_ones_keep_all_there_is() {
+    for behind in 1..schema::STEPS.len() {
+        let mut room = Room::new();
+        room.close();
+        let path = room.dir.path().join(FILE);
+        fs::remove_file(&path).unwrap();
+        let mut older = Connection::open(&path).unwrap();
+        schema::migrate(&mut older, &path, &schema::STEPS[..behind]).unwrap();
+        older
+            .execute_batch(
+                "INSERT INTO jobs (id, service, tenant, class, size, slots, urgency, vram_mib, labels, state, version,
+                    attempt, failures, canceling, method, uri, body_length, accepted, keep_ms, keep_dead_ms, tags, failed_on)
+                 VALUES ('old', 'render', 'studio', 'frame', 2.5, 1, 3, 8192, '[]', 'queued', 1,
+                    0, 0, 0, 'POST', '/frame', 7, 1, 1000, 9000, '[]', '[]');
+                 INSERT INTO requests (job, headers, length, bytes) VALUES (1, x'', 7, x'61207363656e65');",
+            )
+            .unwrap();
+        drop(older);
+        room.reopen();
+        let found = room.find(None, "old").await.unwrap().unwrap();
+        let need = Need {
+            size: 2.5,
+            vram_mib: 8192,
+            tenant: "studio".into(),
+            ..Need::of_class("frame")
+        };
+        assert_eq!(
+            (found.need, found.state),
+            (need, JobState::Queued),
+            "{behind}"
+        );
+        let request = room.request("old").await.unwrap().unwrap();
+        assert!(matches!(request.body, Kept::Row(bytes) if bytes == "a scene"));
+        now(room.start("old", "a/any", Moment(10)).await.unwrap());
+        new(room.accept(job("new")).await.unwrap());
+        // And so it stays.
+        room.reopen();
+        let found = room.find(None, "new").await.unwrap().unwrap();
+        assert_eq!(found.need, job("new").need);
+        assert_eq!(room.unfinished(0, 10).await.unwrap().len(), 2, "{behind}");
+    }
+}

@@ -67,7 +67,7 @@ async fn a_clients_own_id_names_one_job_of_its_tenant() {
         (Some("studio"), "a", Some("a")),
         (Some("another"), "a", None),
         (None, "a", Some("a")),
-        (None, "mine", None),
+        (None, "mine", Some("e")),
     ] {
         let there = room.find(tenant, id).await.unwrap();
         assert_eq!(

@@ -10,6 +10,7 @@ mod misbehaviour;
 mod prompts;
 mod queue;
 mod real;
+mod recording;
 mod replay;
 mod sockets;
 mod versions;

@@ -4,7 +4,7 @@
 //! `COMFYUI=http://127.0.0.1:8199 cargo test -p tabane-sim --test comfy real -- --ignored`
 
 use crate::client::{Answer, ask_at};
-use crate::replay::between;
+use crate::recording::between;
 use serde_json::{Value, json};
 use tabane_sim::comfy::{ComfyNode, Spec};
 

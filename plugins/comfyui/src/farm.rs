@@ -1,0 +1,352 @@
+//! The nodes of a service, as far as a kind knows them: what each can do, what it has computed, what it is at.
+
+use crate::json::{Json, Object};
+use crate::names::united;
+use crate::object_info::ObjectInfo;
+use crate::signature::{Computed, Keeps, Signature};
+use crate::validate::Dialect;
+use crate::version::Version;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tabane_api::EndpointId;
+use tokio::sync::{mpsc, watch};
+
+/// So many signatures are remembered of a node that keeps what many prompts made.
+const REMEMBERED: usize = 20_000;
+
+/// The nodes of a service.
+#[derive(Default)]
+pub struct Farm {
+    nodes: Mutex<HashMap<EndpointId, Arc<Node>>>,
+    /// Counts what nodes said of themselves.
+    told: AtomicU64,
+    merged: Mutex<Option<Last>>,
+}
+
+/// What was worked out last.
+struct Last {
+    /// By what nodes had said until then.
+    version: u64,
+    /// Of which nodes, the first one first.
+    order: Vec<EndpointId>,
+    merged: Arc<Merged>,
+}
+
+/// All nodes as one.
+pub struct Merged {
+    /// What they can do together.
+    pub info: ObjectInfo,
+    /// In whose words what is wrong with a prompt is told: the newest one's.
+    pub dialect: Dialect,
+    /// Whether a prompt's time is stamped on it.
+    pub stamps: bool,
+    /// How much the one takes in one request that takes least, bytes.
+    pub max_upload: Option<i64>,
+    /// What all of them say that they can.
+    pub features: Json,
+}
+
+/// A node.
+pub struct Node {
+    /// Which endpoint.
+    pub id: EndpointId,
+    /// `node/endpoint`.
+    pub name: Arc<str>,
+    /// What people are shown of it: the node's name alone.
+    pub short: Arc<str>,
+    /// What the gateway calls itself there, as a client.
+    pub sid: String,
+    /// Asks it what it can do, one at a time.
+    pub asking: tokio::sync::Mutex<()>,
+    /// Whether its event socket is open.
+    heard: watch::Sender<bool>,
+    told: Mutex<Told>,
+    live: Mutex<Live>,
+}
+
+/// What a node said of itself.
+#[derive(Clone, Default)]
+pub struct Told {
+    /// What it can do.
+    pub info: Option<Arc<ObjectInfo>>,
+    /// When it said that.
+    pub at: Option<Instant>,
+    /// The bytes it said it in: when they are the same, nothing is new.
+    pub bytes: Bytes,
+    /// Its version.
+    pub version: Option<Version>,
+    /// `GET /system_stats`.
+    pub stats: Option<Arc<Json>>,
+    /// `GET /features`.
+    pub features: Option<Arc<Json>>,
+}
+
+#[derive(Default)]
+struct Live {
+    computed: Option<Computed>,
+    /// What the gateway handed over, and who hears of it.
+    inboxes: HashMap<Arc<str>, mpsc::Sender<crate::frames::Frame>>,
+    /// What it executes, of what the gateway handed over.
+    current: Option<Arc<str>>,
+    /// How many it says wait or run there, others' among them.
+    remaining: usize,
+    /// Files that were copied there, and what they hold.
+    copied: HashMap<String, String>,
+}
+
+// === impl Farm ===
+
+impl Farm {
+    /// An endpoint is looked after.
+    pub fn node(&self, id: EndpointId, name: &Arc<str>) -> Arc<Node> {
+        let mut nodes = self.nodes.lock();
+        let known = nodes.entry(id).or_insert_with(|| {
+            Arc::new(Node {
+                id,
+                name: name.clone(),
+                short: name.split('/').next().unwrap_or_default().into(),
+                sid: format!("tabane-{}", uuid::Uuid::new_v4().simple()),
+                asking: tokio::sync::Mutex::default(),
+                heard: watch::Sender::new(false),
+                told: Mutex::default(),
+                live: Mutex::default(),
+            })
+        });
+        known.clone()
+    }
+
+    /// The node behind an endpoint, if it was looked after.
+    pub fn get(&self, id: EndpointId) -> Option<Arc<Node>> {
+        self.nodes.lock().get(&id).cloned()
+    }
+
+    /// Forgets those that are not among these.
+    pub fn keep_only(&self, ids: &[EndpointId]) {
+        let mut nodes = self.nodes.lock();
+        let before = nodes.len();
+        nodes.retain(|id, _| ids.contains(id));
+        if nodes.len() != before {
+            self.told.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// A node said something new of itself.
+    pub fn is_told(&self) {
+        self.told.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts up with all that nodes say of themselves.
+    pub fn version(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// All of these nodes as one, the first one first; `None`: none of them has said what it can do.
+    pub fn merged(&self, order: &[EndpointId]) -> Option<Arc<Merged>> {
+        let version = self.version();
+        let mut last = self.merged.lock();
+        if let Some(last) = &*last
+            && last.version == version
+            && last.order == order
+        {
+            return Some(last.merged.clone());
+        }
+        let nodes: Vec<Arc<Node>> = order.iter().filter_map(|id| self.get(*id)).collect();
+        let told: Vec<(Arc<str>, Told)> =
+            nodes.iter().map(|n| (n.name.clone(), n.told())).collect();
+        let infos = told
+            .iter()
+            .filter_map(|(name, told)| Some((&**name, &**told.info.as_ref()?)));
+        let infos: Vec<(&str, &ObjectInfo)> = infos.collect();
+        if infos.is_empty() {
+            return None;
+        }
+        let (info, differences) = ObjectInfo::merged(&infos);
+        for difference in differences.iter().take(20) {
+            tracing::debug!(class = %difference.class, node = %difference.node, what = ?difference.what,
+                "nodes differ in what a class of theirs takes");
+        }
+        let newest = told.iter().filter_map(|(_, told)| told.version).max();
+        let newest = newest.unwrap_or(Version::OLDEST);
+        let features: Vec<Arc<Json>> = told
+            .iter()
+            .filter_map(|(_, told)| told.features.clone())
+            .collect();
+        let fresh = Arc::new(Merged {
+            info,
+            dialect: newest.dialect(),
+            stamps: newest.stamps_create_time(),
+            max_upload: features
+                .iter()
+                .filter_map(|f| i64::try_from(f.get("max_upload_size")?.number()?.integer()?).ok())
+                .min(),
+            features: common(&features),
+        });
+        *last = Some(Last {
+            version,
+            order: order.to_vec(),
+            merged: fresh.clone(),
+        });
+        Some(fresh)
+    }
+}
+
+/// What all say alike.
+fn common(features: &[Arc<Json>]) -> Json {
+    let Some((first, others)) = features.split_first() else {
+        return Json::Object(Object::new());
+    };
+    let all = first.object().into_iter().flatten();
+    let same = all.filter(|(key, value)| others.iter().all(|other| other.get(key) == Some(value)));
+    let same: Object = same
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    same.into()
+}
+
+/// Lists of texts as one, each text once.
+pub fn one_list(lists: &[Json]) -> Json {
+    let lists = lists.iter().filter_map(Json::list);
+    Json::List(united(lists))
+}
+
+// === impl Node ===
+
+impl Node {
+    /// What it said of itself.
+    pub fn told(&self) -> Told {
+        self.told.lock().clone()
+    }
+
+    /// It said something of itself.
+    pub fn tells<T>(&self, change: impl FnOnce(&mut Told) -> T) -> T {
+        change(&mut self.told.lock())
+    }
+
+    /// What it can do.
+    pub fn info(&self) -> Option<Arc<ObjectInfo>> {
+        self.told.lock().info.clone()
+    }
+
+    /// Its version.
+    pub fn version(&self) -> Option<Version> {
+        self.told.lock().version
+    }
+
+    /// A prompt is handed over to it: what it says of it is told to `inbox`.
+    pub fn hand_over(&self, prompt: &Arc<str>, inbox: mpsc::Sender<crate::frames::Frame>) {
+        self.live.lock().inboxes.insert(prompt.clone(), inbox);
+    }
+
+    /// It has nothing to do with a prompt any more.
+    pub fn lets_go(&self, prompt: &str) {
+        let mut live = self.live.lock();
+        live.inboxes.remove(prompt);
+        if live.current.as_deref() == Some(prompt) {
+            live.current = None;
+        }
+    }
+
+    /// Who hears of a prompt. Of `None`, it is the one that it executes.
+    pub fn inbox(&self, prompt: Option<&str>) -> Option<mpsc::Sender<crate::frames::Frame>> {
+        let live = self.live.lock();
+        let prompt = match prompt {
+            Some(prompt) => prompt,
+            None => live.current.as_deref()?,
+        };
+        live.inboxes.get(prompt).cloned()
+    }
+
+    /// It executes this of what the gateway handed over.
+    pub fn executes(&self, prompt: &str) {
+        let mut live = self.live.lock();
+        let known = live.inboxes.get_key_value(prompt).map(|(id, _)| id.clone());
+        live.current = known;
+    }
+
+    /// What it executes, of what the gateway handed over.
+    pub fn current(&self) -> Option<Arc<str>> {
+        self.live.lock().current.clone()
+    }
+
+    /// So many wait or run there.
+    pub fn has_remaining(&self, remaining: usize) {
+        self.live.lock().remaining = remaining;
+    }
+
+    /// How many of others wait or run there.
+    pub fn foreign(&self) -> usize {
+        let live = self.live.lock();
+        live.remaining.saturating_sub(live.inboxes.len())
+    }
+
+    /// Whether its event socket is open.
+    pub fn is_heard(&self) -> bool {
+        *self.heard.borrow()
+    }
+
+    /// Its event socket is open, or not any more.
+    pub fn hears(&self, is_heard: bool) {
+        self.heard.send_replace(is_heard);
+    }
+
+    /// Waits until its event socket is not open any more.
+    pub async fn falls_silent(&self) {
+        let mut heard = self.heard.subscribe();
+        if heard.wait_for(|heard| !heard).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// How much of a prompt it has computed, 0.0..=1.0.
+    pub fn share(&self, signatures: &[Signature]) -> f64 {
+        let live = self.live.lock();
+        live.computed
+            .as_ref()
+            .map_or(0.0, |computed| computed.share(signatures))
+    }
+
+    /// It computed a prompt.
+    pub fn computed(&self, signatures: &[Signature]) {
+        let many = self
+            .version()
+            .is_some_and(Version::keeps_more_than_one_prompt);
+        let keeps = match many {
+            true => Keeps::Many(REMEMBERED),
+            false => Keeps::LastPrompt,
+        };
+        let mut live = self.live.lock();
+        live.computed
+            .get_or_insert_with(|| Computed::nothing(keeps))
+            .note(signatures);
+    }
+
+    /// It was restarted, or told to let go.
+    pub fn forgets(&self) {
+        self.live.lock().computed = None;
+    }
+
+    /// Whether a file that holds this was copied there.
+    pub fn has_copy(&self, path: &str, holds: &str) -> bool {
+        let live = self.live.lock();
+        live.copied.get(path).is_some_and(|known| known == holds)
+    }
+
+    /// A file was copied there.
+    pub fn was_copied(&self, path: String, holds: String) {
+        let mut live = self.live.lock();
+        // Names of files come from people: those that were copied long ago are copied again.
+        if live.copied.len() >= 10_000 {
+            live.copied.clear();
+        }
+        live.copied.insert(path, holds);
+    }
+
+    /// Its files may be gone: it was restarted.
+    pub fn lost_copies(&self) {
+        self.live.lock().copied.clear();
+    }
+}
