@@ -12,6 +12,7 @@ mod batch;
 pub mod comfy;
 mod gpu;
 mod knobs;
+pub mod llm;
 mod node;
 mod seen;
 

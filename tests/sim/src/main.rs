@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use tabane_sim::comfy::{ComfyKnobs, ComfyNode, Model, Spec, Version};
+use tabane_sim::llm::{self, Engine, LlmKnobs, LlmNode};
 use tabane_sim::{Knobs, Node};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,6 +22,8 @@ enum What {
     Node(NodeArgs),
     /// Start one node that speaks as ComfyUI does. `PUT /sim` changes its knobs
     Comfyui(ComfyArgs),
+    /// Start one node that speaks as an engine for language models does. `PUT /sim` changes its knobs
+    Llm(LlmArgs),
     /// Start the four unequal nodes of `make run`, on 127.0.0.1:18101 to 18104
     Farm {
         /// The first of the four ports
@@ -76,6 +79,42 @@ struct ComfyArgs {
     knobs: String,
 }
 
+#[derive(Args)]
+struct LlmArgs {
+    /// As which engine it speaks: vllm, llama.cpp, ollama
+    engine: Engine,
+    /// Where it listens
+    #[arg(long, default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Its name
+    #[arg(long, default_value = "llm")]
+    name: String,
+    /// A model that it has: `llama3=6000`, in MiB. Without one it has `tiny`
+    #[arg(long = "model", value_parser = llm_model)]
+    models: Vec<llm::Model>,
+    /// How many tokens a prompt and its answer may have
+    #[arg(long, default_value_t = 8192)]
+    context: usize,
+    /// How many requests it works on at once; the engine's own number if it is not said
+    #[arg(long)]
+    slots: Option<usize>,
+    /// How many tokens vLLM's cache holds
+    #[arg(long, default_value_t = 256 * 1024)]
+    kv_tokens: usize,
+    /// How fast it works, where 1 is the speed of its knobs' times
+    #[arg(long, default_value_t = 1.0)]
+    speed: f64,
+    /// Its card's memory
+    #[arg(long, default_value_t = 24)]
+    vram_gib: u64,
+    /// llama.cpp loads models when they are asked for
+    #[arg(long)]
+    router: bool,
+    /// Knobs as a JSON object: `{"prefill_tps":20000,"step_ms":8}`
+    #[arg(long, default_value = "{}")]
+    knobs: String,
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let nodes = match Cli::parse().what {
@@ -87,6 +126,12 @@ async fn main() -> Result<()> {
         }
         What::Comfyui(args) => {
             let node = start_comfy(args).await?;
+            until_told().await?;
+            node.stop().await;
+            return Ok(());
+        }
+        What::Llm(args) => {
+            let node = start_llm(args).await?;
             until_told().await?;
             node.stop().await;
             return Ok(());
@@ -174,5 +219,41 @@ async fn start_comfy(args: ComfyArgs) -> Result<ComfyNode> {
         args.claims,
         node.url()
     );
+    Ok(node)
+}
+
+fn llm_model(text: &str) -> Result<llm::Model, String> {
+    let wanted = "a name and a size are wanted: llama3=6000";
+    let (name, mib) = text.rsplit_once('=').ok_or(wanted)?;
+    Ok(llm::Model {
+        name: name.to_owned(),
+        context: 0,
+        mib: mib.parse().map_err(|_| wanted)?,
+        embeds: false,
+    })
+}
+
+async fn start_llm(args: LlmArgs) -> Result<LlmNode> {
+    let knobs = LlmKnobs::default()
+        .speed(args.speed)
+        .overlay(args.knobs.as_bytes())
+        .map_err(anyhow::Error::msg)?;
+    let mut spec = llm::Spec::new(args.engine, &args.name).knobs(knobs);
+    spec.listen = args.listen;
+    spec.models = args.models;
+    if spec.models.is_empty() {
+        spec = spec.model("tiny", 6000);
+    }
+    spec.models
+        .iter_mut()
+        .for_each(|model| model.context = args.context);
+    spec.slots = args.slots.unwrap_or(spec.slots);
+    spec.kv_tokens = args.kv_tokens;
+    spec.vram_mib = args.vram_gib * 1024;
+    spec.router = args.router;
+    let node = LlmNode::start(spec)
+        .await
+        .with_context(|| format!("cannot listen on {}; another program has it", args.listen))?;
+    println!("simulated {} {} on {}", args.engine, args.name, node.url());
     Ok(node)
 }

@@ -3,6 +3,7 @@
 
 use indexmap::IndexMap;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 use serde_json::Number;
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -201,6 +202,20 @@ fn python_number(number: &Number) -> String {
     }
 }
 
+/// As other servers than Python's write it: without spaces, and text as it is.
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Json::Null => serializer.serialize_unit(),
+            Json::Bool(is) => serializer.serialize_bool(*is),
+            Json::Number(number) => number.serialize(serializer),
+            Json::Text(text) => serializer.serialize_str(text),
+            Json::List(list) => serializer.collect_seq(list),
+            Json::Object(object) => serializer.collect_map(object),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Reader)
@@ -296,6 +311,12 @@ impl From<&str> for Json {
 impl From<String> for Json {
     fn from(text: String) -> Self {
         Json::Text(text)
+    }
+}
+
+impl From<u16> for Json {
+    fn from(number: u16) -> Self {
+        Json::Number(number.into())
     }
 }
 

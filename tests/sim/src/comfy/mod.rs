@@ -16,7 +16,7 @@ mod disk;
 mod hub;
 mod info;
 mod jobs;
-mod json;
+pub(crate) mod json;
 mod knobs;
 mod library;
 mod mosaic;

@@ -1,0 +1,44 @@
+//! The kind `llm`: many engines for language models behind the address of one.
+//!
+//! What is here has no IO and no clock; values go in, values come out.
+//!
+//! A request:
+//! - [`route`]: what it asks for, by its head. [`body`], [`form`]: what it says of itself; [`prompt`]: the text that is read before
+//!   the first token; [`edit`]: changing its model and nothing else.
+//! - [`prefix`]: which endpoint has computed how much of that text; [`rendezvous`]: where a session stays otherwise.
+//! - [`learn`]: what it would cost where.
+//!
+//! An answer:
+//! - [`stream`]: what there is to say of one that goes by. [`errors`]: what goes wrong, in the client's words.
+//!
+//! Engines:
+//! - [`engines`]: which one it is, and how busy; [`metrics`]: what it counts.
+//! - [`models`]: what a name stands for; [`lists`]: many lists as one.
+//!
+//! [`config`]: the kind's block in the file. Below all of them: [`scan`] (JSON that is walked over), [`lines`], [`mod@line`],
+//! [`usage`].
+
+pub mod body;
+pub mod config;
+pub mod edit;
+pub mod engines;
+pub mod errors;
+pub mod form;
+pub mod learn;
+pub mod line;
+pub mod lines;
+pub mod lists;
+pub mod metrics;
+pub mod models;
+pub mod prefix;
+pub mod prompt;
+pub mod rendezvous;
+pub mod route;
+pub mod scan;
+pub mod stream;
+pub mod usage;
+
+mod event;
+
+#[cfg(test)]
+mod cost;
