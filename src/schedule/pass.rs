@@ -298,6 +298,14 @@ impl Pass {
     }
 }
 
+/// What makes those who wait twins: they are of one lane, and of the same work or with the same
+/// places to go at the same cost.
+struct Like<'a> {
+    lane: usize,
+    work: Option<&'a Arc<str>>,
+    cells: Rc<[Cell]>,
+}
+
 /// The oldest of each lane in turn, at most so many.
 fn window<'a>(
     lanes: &[Vec<&'a Ticket>],
@@ -309,7 +317,7 @@ fn window<'a>(
 ) -> Vec<Job<'a>> {
     let deepest = lanes.iter().map(Vec::len).max().unwrap_or(0);
     let mut jobs = Vec::with_capacity(most.min(64));
-    let mut likes: Vec<(usize, Option<&Arc<str>>, Rc<[Cell]>)> = Vec::new();
+    let mut likes: Vec<Like<'_>> = Vec::new();
     for depth in 0..deepest {
         for (lane, (tickets, of_head)) in lanes.iter().zip(rows).enumerate() {
             let (Some(ticket), Some(head)) = (tickets.get(depth), tickets.first()) else {
@@ -327,13 +335,16 @@ fn window<'a>(
             let forced = waited.is_some_and(|waited| waited >= ticket.patience)
                 && cells.iter().any(|cell| cell.room);
             let work = ticket.need.work.as_ref();
-            let is_like = |(of, same, like): &(usize, Option<&Arc<str>>, Rc<[Cell]>)| {
-                *of == lane && (*same == work || **like == *cells)
-            };
+            let is_like =
+                |like: &Like<'_>| like.lane == lane && (like.work == work || *like.cells == *cells);
             let known = likes.iter().position(is_like);
             let twins = known.unwrap_or(likes.len());
             if known.is_none() {
-                likes.push((lane, work, cells.clone()));
+                likes.push(Like {
+                    lane,
+                    work,
+                    cells: cells.clone(),
+                });
             }
             jobs.push(Job {
                 ticket,

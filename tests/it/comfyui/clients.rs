@@ -124,7 +124,7 @@ async fn an_interrupt_without_an_id_ends_what_runs_for_who_sends_it_and_for_nobo
         assert_eq!(status(&entry), "execution_interrupted");
         assert_eq!(entry["status"]["status_str"], "error");
         let (running, _) = other.queue().await;
-        assert_eq!(running, [id_too.clone()], "{header}");
+        assert_eq!(running, std::slice::from_ref(&id_too), "{header}");
         // By its id, anybody's.
         one.post("/interrupt", &json!({"prompt_id": id_too})).await;
         assert_eq!(

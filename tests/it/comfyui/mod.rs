@@ -211,11 +211,11 @@ async fn started(specs: Vec<Spec>) -> Vec<ComfyNode> {
     started.into_iter().map(Result::unwrap).collect()
 }
 
+/// A file to upload: its name, what is in it, and a field of the form.
+pub(crate) type Upload<'a> = (&'a str, &'a [u8], [(&'a str, &'a str); 1]);
+
 /// What one server alone makes of a prompt, with these files uploaded before.
-pub(crate) async fn alone(
-    prompt: &Value,
-    files: &[(&str, &[u8], [(&str, &str); 1])],
-) -> Vec<Bytes> {
+pub(crate) async fn alone(prompt: &Value, files: &[Upload<'_>]) -> Vec<Bytes> {
     let one = ComfyNode::start(Spec::named("alone")).await.unwrap();
     let client = Client::new(one.addr(), "c");
     for (name, bytes, fields) in files {

@@ -160,7 +160,7 @@ async fn twenty_copies_of_the_websocket_script_at_once_each_get_their_own_images
     });
     let made = join_all(scripts).await;
     for (i, (made, expected)) in made.iter().zip(&expected).enumerate() {
-        assert!(made == &[expected.clone()], "script {i}");
+        assert!(made == std::slice::from_ref(expected), "script {i}");
     }
     let different: HashSet<&Bytes> = expected.iter().collect();
     assert_eq!(different.len(), 20);
