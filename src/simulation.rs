@@ -120,6 +120,7 @@ impl Farm {
                     h2: false,
                 },
                 slots: 1 + self.below(3) as u32,
+                slots_said: true,
                 takes: fleet::Takes::default(),
                 drained: self.below(10) == 0,
                 health: HealthPlan {

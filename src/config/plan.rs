@@ -191,6 +191,8 @@ pub struct EndpointPlan {
     pub target: Target,
     /// How many requests at once, 1.. .
     pub slots: u32,
+    /// Whether the file says so; else its own word counts, where it has one.
+    pub slots_said: bool,
     /// The models that it has; `None`: what its probe says.
     pub models: Option<Arc<[Arc<str>]>>,
     /// The largest request it takes, in the unit of its class; `None`: any.

@@ -1,6 +1,6 @@
 //! Why a request goes, waits or went where it does: the same terms that decide.
 
-use super::journey::guarded;
+use super::hooks::guarded;
 use super::rooms::{Looked, Rooms};
 use super::world::{LiveService, World};
 use super::{Dispatch, now};

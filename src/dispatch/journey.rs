@@ -1,5 +1,6 @@
 //! The way of one request: who and where, what it asks for, and the lease it gets or waits for.
 
+use super::hooks::guarded;
 use super::waiters::{Tell, Waiter};
 use super::world::{ListenerKey, LiveService, World};
 use super::{Dispatch, Lease, Shared, now};
@@ -10,17 +11,13 @@ use crate::jobs;
 use crate::schedule::{self, AskedAs, QueueLimits, Share, Span, Ticket, TicketId, Turn};
 use crate::telemetry::Event;
 use bytes::Bytes;
-use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tabane_api::{
-    Ask, Body, Caller, Content, EndpointId, Intent, Key, Need, Refusal, Seen, Shape, Socket,
-    Urgency,
-};
+use tabane_api::{Ask, Caller, Choice, EndpointId, Intent, Key, Need, Refusal, Urgency};
 use tokio::sync::oneshot;
 
 /// One request under way: the service of the world it began with, who asks, and what it needs.
@@ -45,6 +42,10 @@ pub struct Journey {
     id: HeaderValue,
     /// The one endpoint it is for.
     pinned: Option<EndpointId>,
+    /// The ways to serve it that are left, where it is relayed.
+    choices: VecDeque<Choice>,
+    /// For how long a node is waited for, where another way is left.
+    max_wait: Option<Duration>,
     /// Endpoints that failed it.
     excluded: Vec<EndpointId>,
     arrived: Instant,
@@ -63,8 +64,10 @@ pub enum Step {
     },
     /// What it needs, or what ties it to a node, may stand in its body, if that fits into memory; then classify again.
     ReadKey,
-    /// It wants a lease.
+    /// It wants a lease, and is forwarded.
     Lease,
+    /// It is relayed, each of its choices with a lease: [`Journey::next_choice`].
+    Relay,
     /// Its kind answers, given the body.
     Answer {
         /// The largest body the kind takes.
@@ -114,6 +117,8 @@ impl Dispatch {
             max_waiting: world.max_waiting(&caller.tenant),
             id: HeaderValue::from_static("-"),
             pinned: None,
+            choices: VecDeque::new(),
+            max_wait: None,
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -170,6 +175,8 @@ impl Dispatch {
             max_waiting: world.max_waiting(&ask.caller.tenant),
             id: HeaderValue::from_static("-"),
             pinned: None,
+            choices: VecDeque::new(),
+            max_wait: None,
             excluded: Vec::new(),
             arrived: now(),
             service,
@@ -182,7 +189,7 @@ impl Dispatch {
             step = journey.classify(ask, Some(body))?;
         }
         match step {
-            Step::Lease => Ok(journey),
+            Step::Lease | Step::Relay => Ok(journey),
             _ => {
                 let name = &journey.service.plan.name;
                 let why =
@@ -281,6 +288,10 @@ impl Dispatch {
         let mut place = Place { shared, id, told };
         // A second attempt keeps its place and its deadline.
         let deadline = journey.arrived + queue.max_wait;
+        let deadline = match journey.max_wait {
+            Some(most) => deadline.min(now() + most),
+            None => deadline,
+        };
         tokio::select! {
             biased;
             verdict = &mut place.told => verdict.unwrap_or(Err(Refusal::ShuttingDown)),
@@ -366,6 +377,7 @@ impl Journey {
             }
             intent => intent,
         };
+        let mut relayed = false;
         let mut need = match intent {
             Intent::NeedBody { .. } if body.is_some() => {
                 return Err(Refusal::Internal(format!(
@@ -388,7 +400,39 @@ impl Journey {
                 Need::of_class("pinned").without_slot()
             }
             Intent::Forward(need) => need,
+            Intent::Relay(choices) => {
+                self.choices = choices.into();
+                let Some(first) = self.choices.front() else {
+                    let why = "its kind knows no way to serve it";
+                    return Err(Refusal::Internal(why.into()));
+                };
+                let need = first.need.clone();
+                relayed = true;
+                need
+            }
         };
+        self.complete(&mut need, ask);
+        need.key = match guarded(&self.service.plan.name, || {
+            self.service.policy.key(ask, body)
+        })? {
+            Key::None => None,
+            Key::Of(key) => Some(key),
+            Key::NeedBody if body.is_some() => None,
+            Key::NeedBody => return Ok(Step::ReadKey),
+        };
+        let key = need.key;
+        let mut choices = std::mem::take(&mut self.choices);
+        for choice in &mut choices {
+            self.complete(&mut choice.need, ask);
+            choice.need.key = key;
+        }
+        self.choices = choices;
+        self.need = need;
+        Ok(if relayed { Step::Relay } else { Step::Lease })
+    }
+
+    /// Puts into a need what is the gateway's to say, by the file and by who asks.
+    fn complete(&self, need: &mut Need, ask: &Ask<'_>) {
         if let Some(slots) = self.options.slots.filter(|_| self.pinned.is_none()) {
             need.slots = slots;
         }
@@ -401,16 +445,28 @@ impl Journey {
             Priority::Fixed(urgency) => urgency,
             Priority::Header => ask.header("priority").and_then(urgency).unwrap_or_default(),
         };
-        need.key = match guarded(&self.service.plan.name, || {
-            self.service.policy.key(ask, body)
-        })? {
-            Key::None => None,
-            Key::Of(key) => Some(key),
-            Key::NeedBody if body.is_some() => None,
-            Key::NeedBody => return Ok(Step::ReadKey),
-        };
-        self.need = need;
-        Ok(Step::Lease)
+    }
+
+    /// Its kind lets it begin, or not: asked once, before it waits.
+    pub fn admit(&self) -> Result<(), Refusal> {
+        guarded(&self.service.plan.name, || {
+            self.service.kind.admit(&self.need, now())
+        })?
+    }
+
+    /// Takes up the next way to serve it; `None`: none is left.
+    pub fn next_choice(&mut self) -> Option<Choice> {
+        let choice = self.choices.pop_front()?;
+        self.need = choice.need.clone();
+        self.excluded.clear();
+        // Of the last one nobody knows a better.
+        self.max_wait = choice.max_wait.filter(|_| self.has_choice());
+        Some(choice)
+    }
+
+    /// Whether another way to serve it is left.
+    pub fn has_choice(&self) -> bool {
+        !self.choices.is_empty()
     }
 
     /// How soon it gets its turn as a job.
@@ -464,79 +520,6 @@ impl Journey {
     pub fn age(&self) -> Duration {
         now() - self.arrived
     }
-
-    /// A refusal in its kind's shape; the gateway's own when the kind panics over it.
-    pub fn refuse(service: Option<&LiveService>, ask: &Ask<'_>, why: &Refusal) -> Shape {
-        let shaped =
-            service.map(|service| guarded(&service.plan.name, || service.kind.refuse(ask, why)));
-        match shaped {
-            Some(Ok(shape)) => shape,
-            _ => Shape::plain(why),
-        }
-    }
-
-    /// Lets the kind see a piece of the answer. A kind that panics over it is not shown the rest of it.
-    pub fn observe(&self, seen: Seen<'_>, notes: &mut http::Extensions) {
-        #[derive(Clone)]
-        struct Blind;
-        if notes.get::<Blind>().is_none()
-            && guarded(&self.service.plan.name, || {
-                self.service.kind.observe(&self.need, seen, notes)
-            })
-            .is_err()
-        {
-            notes.insert(Blind);
-        }
-    }
-
-    /// A `Set-Cookie` by which the client's next request finds its way back.
-    pub fn remember(&self, ask: &Ask<'_>, lease: &Lease) -> Option<HeaderValue> {
-        let upstream = lease.upstream();
-        guarded(&self.service.plan.name, || {
-            self.service
-                .policy
-                .remember(ask, &upstream.name, upstream.hash)
-        })
-        .ok()?
-    }
-
-    /// Has the kind answer. Errors: the kind's refusal, or `Internal` when it panicked.
-    pub async fn answer(
-        &self,
-        dispatch: &Dispatch,
-        request: Request<Content>,
-    ) -> Result<Response<Body>, Refusal> {
-        let host = dispatch.host(&self.service.plan.name);
-        let answer = AssertUnwindSafe(self.service.kind.answer(request, &self.caller, &host))
-            .catch_unwind()
-            .await;
-        answer.unwrap_or_else(|_| Err(panicked(&self.service.plan.name)))
-    }
-
-    /// Has the kind speak on a socket, until that ends.
-    pub async fn socket(&self, dispatch: &Dispatch, request: Request<()>, socket: Box<dyn Socket>) {
-        let host = dispatch.host(&self.service.plan.name);
-        let kind = &self.service.kind;
-        let spoken = AssertUnwindSafe(kind.socket(request, &self.caller, socket, &host));
-        if spoken.catch_unwind().await.is_err() {
-            panicked(&self.service.plan.name);
-        }
-    }
-}
-
-/// Runs a plugin's code; its panic fails this one request.
-pub(super) fn guarded<T>(service: &str, run: impl FnOnce() -> T) -> Result<T, Refusal> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| panicked(service))
-}
-
-fn panicked(service: &str) -> Refusal {
-    tracing::error!(
-        service,
-        "the kind or policy of this service panicked; this request fails, the gateway goes on"
-    );
-    Refusal::Internal(format!(
-        "the kind or policy of service `{service}` failed on this request"
-    ))
 }
 
 /// The urgency in a `Priority` header (RFC 9218, 4.1: a structured-field dictionary; `u=0` to `u=7`).

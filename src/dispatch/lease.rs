@@ -1,3 +1,4 @@
+use super::hooks::guarded;
 use super::upstream::Upstream;
 use super::world::LiveService;
 use super::{Shared, now};
@@ -118,7 +119,19 @@ impl Lease {
             self.freed = true;
             self.went_well();
             self.counts.finished(now() - self.granted);
+            self.tell_released();
             self.shared.ended(self, End::Done);
+        }
+    }
+
+    /// Its kind hears that its slots are free, before the next one chooses.
+    fn tell_released(&self) {
+        if self.need.slots > 0 {
+            let (kind, at) = (&self.service.kind, self.upstream.id);
+            // What is said of a panic there is said already.
+            let _ = guarded(&self.service.plan.name, || {
+                kind.released(&self.need, at, now());
+            });
         }
     }
 
@@ -149,6 +162,7 @@ impl Drop for Lease {
             End::Unused => {}
         }
         let aborted = matches!(end, End::Aborted { .. });
+        self.tell_released();
         self.shared.ended(self, end);
         if aborted && self.need.slots > 0 {
             self.shared

@@ -11,6 +11,7 @@ mod clockwork;
 mod core;
 mod explain;
 mod fit;
+mod hooks;
 mod hopeless;
 mod host;
 mod journey;

@@ -69,6 +69,7 @@ impl Room for FleetRoom<'_> {
         let node_s = share(need.slots, endpoint.slots()) * candidate.terms.occupied_s();
         self.times
             .began(ticket.id, &ticket.service, need, endpoint, usd, self.now);
+        tell_granted(ticket, endpoint.id(), self.now);
         self.spending.spend(&ticket.service, usd, self.now);
         Some(node_s)
     }
@@ -270,6 +271,15 @@ pub(super) fn lacks_of_kind(ticket: &Ticket, at: EndpointId) -> Option<String> {
         panicked(ticket, "what an endpoint lacks");
         Some("cannot be judged: the kind of this service failed over it".into())
     })
+}
+
+/// A ticket's kind hears that it got its slots.
+fn tell_granted(ticket: &Ticket, at: EndpointId, now: Instant) {
+    let Some(kind) = &ticket.kind else { return };
+    let told = AssertUnwindSafe(|| kind.granted(&ticket.need, at, now));
+    if catch_unwind(told).is_err() {
+        panicked(ticket, "a need that is met");
+    }
 }
 
 /// A kind's panic under the lock must not leave a ticket in two places.

@@ -494,6 +494,7 @@ fn specs(plan: &Plan) -> Vec<fleet::Spec> {
                 node: node.facts.clone(),
                 target: endpoint.target.clone(),
                 slots: endpoint.slots,
+                slots_said: endpoint.slots_said,
                 takes: fleet::Takes {
                     models: endpoint.models.clone(),
                     max_size: endpoint.max_size,

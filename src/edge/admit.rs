@@ -7,7 +7,7 @@ use super::hold::{self, HoldError};
 use super::hop;
 use super::jobs;
 use super::proxy::Edge;
-use super::{reply, socket, tunnel};
+use super::{relay, reply, socket, tunnel};
 use crate::dispatch::{Journey, Lease, ListenerKey, Step};
 use crate::wire::Answer;
 use bytes::Bytes;
@@ -24,6 +24,8 @@ pub(super) enum Stop {
     Refused(Refusal),
     /// Its client left.
     Gone(Box<Error>),
+    /// Its answer had begun, and is cut off: nothing can be said any more.
+    Cut(Box<Error>),
 }
 
 impl From<Refusal> for Stop {
@@ -42,6 +44,7 @@ pub(super) async fn admit(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> 
             ctx.client_gone = true;
             Err(error)
         }
+        Err(Stop::Cut(error)) => Err(error),
         Err(Stop::Refused(why)) => refuse(session, ctx, &why).await.map(|()| true),
     }
 }
@@ -118,15 +121,24 @@ async fn way(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<bool, 
         Box::pin(socket::run(edge, session, ctx)).await?;
         return Ok(true);
     }
-    if handshake && matches!(step, Step::Lease) {
+    if handshake && matches!(step, Step::Lease | Step::Relay) {
         journey_of(ctx)?.without_slot();
         lease(edge, session, ctx).await?;
         Box::pin(tunnel::run(edge, session, ctx)).await?;
         return Ok(true);
     }
-    if matches!(step, Step::Lease) && jobs::is_wanted(edge, session.req_header(), ctx) {
+    if matches!(step, Step::Lease | Step::Relay) && jobs::is_wanted(edge, session.req_header(), ctx)
+    {
         hold_body(edge, session, ctx, hold, most, Extent::All).await?;
         Box::pin(jobs::submit(edge, session, ctx)).await?;
+        return Ok(true);
+    }
+    if matches!(step, Step::Relay) {
+        if !ctx.body.whole || ctx.body.file.is_some() {
+            let why = "its kind relays it without its body";
+            return Err(Refusal::Internal(why.into()).into());
+        }
+        Box::pin(relay::run(edge, session, ctx)).await?;
         return Ok(true);
     }
     if let Step::Answer { max } = step {

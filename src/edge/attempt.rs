@@ -13,7 +13,7 @@ use super::proxy::Edge;
 use super::reply;
 use crate::fleet::{End, Failure};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, header};
 use memchr::{memchr2, memmem};
 use pingora::ErrorType::{HTTPStatus, ReadTimedout, WriteTimedout};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -46,6 +46,7 @@ pub(super) async fn begin(
                 ctx.client_gone = true;
                 return Err(error);
             }
+            Err(Stop::Cut(error)) => return Err(error),
             Err(Stop::Refused(why)) => return Err(give_up(ctx, why)),
         }
     }
@@ -234,12 +235,22 @@ pub(super) fn response_body(body: Option<&Bytes>, end: bool, ctx: &mut Ctx) {
 
 /// The node's answer is over, and it was whole.
 pub(super) fn finish(ctx: &mut Ctx) {
+    if ctx.lease.is_none() {
+        return;
+    }
+    let mut notes = std::mem::take(&mut ctx.notes);
+    if let Some(journey) = &ctx.journey {
+        journey.observe(Seen::End, &mut notes);
+    }
+    settle(ctx, &mut notes);
+    ctx.notes = notes;
+}
+
+/// The node has done what was asked of it: gives its slots back.
+pub(super) fn settle(ctx: &mut Ctx, notes: &mut Extensions) {
     if let Some(mut lease) = ctx.lease.take() {
-        if let Some(journey) = &ctx.journey {
-            journey.observe(Seen::End, &mut ctx.notes);
-        }
         // That its card is too small for this is no failure of the node's.
-        let short = ctx.notes.remove::<OutOfMemory>().is_some();
+        let short = notes.remove::<OutOfMemory>().is_some();
         if short {
             lease.ran_out_of_memory();
         }
@@ -257,6 +268,16 @@ pub(super) fn finish(ctx: &mut Ctx) {
 
 /// No connection came about: nothing was sent, so another node may always be tried.
 pub(super) fn connect_failed(peer: &HttpPeer, error: Box<Error>, ctx: &mut Ctx) -> Box<Error> {
+    if let (Some(lease), SocketAddr::Inet(address)) = (&ctx.lease, peer.address())
+        && *error.etype() != ErrorType::InternalError
+    {
+        lease.upstream().address_failed(*address);
+    }
+    no_connection(ctx, error)
+}
+
+/// The same where its address is noted already.
+pub(super) fn no_connection(ctx: &mut Ctx, error: Box<Error>) -> Box<Error> {
     // The system has no socket for us, and the node knows nothing of it.
     if *error.etype() == ErrorType::InternalError {
         tracing::error!(%error, "cannot connect to any node");
@@ -265,9 +286,6 @@ pub(super) fn connect_failed(peer: &HttpPeer, error: Box<Error>, ctx: &mut Ctx) 
         }
         let why = "the gateway has no descriptor for a connection; try again soon";
         return give_up(ctx, Refusal::Overloaded(why.into()));
-    }
-    if let (Some(lease), SocketAddr::Inet(address)) = (&ctx.lease, peer.address()) {
-        lease.upstream().address_failed(*address);
     }
     after_failure(ctx, Failure::Connect, true, error)
 }
@@ -291,19 +309,30 @@ pub(super) fn failed(session: &Session, error: Box<Error>, ctx: &mut Ctx) -> Box
         }
         return no_retry(error);
     }
+    let repeats = may_repeat(session.req_header(), ctx);
+    fell(ctx, began, repeats, error)
+}
+
+/// The exchange broke off, by the node.
+pub(super) fn fell(ctx: &mut Ctx, began: bool, repeats: bool, error: Box<Error>) -> Box<Error> {
     if ctx.busy && matches!(error.etype(), HTTPStatus(_)) {
         return go_elsewhere(ctx, error);
     }
-    let failure = match error.etype() {
-        ReadTimedout | WriteTimedout => Failure::Timeout,
-        _ if revoked => Failure::Timeout,
-        HTTPStatus(_) => Failure::Status,
-        _ => Failure::Reset,
-    };
+    let failure = failure_of(&error);
     ctx.broken = began;
     ctx.timed_out = failure == Failure::Timeout;
-    let safe = failure == Failure::Status || may_repeat(session.req_header(), ctx);
+    let safe = failure == Failure::Status || repeats;
     after_failure(ctx, failure, !began && ctx.body.whole && safe, error)
+}
+
+/// What an exchange that broke off tells of its node.
+pub(super) fn failure_of(error: &Error) -> Failure {
+    match error.etype() {
+        ReadTimedout | WriteTimedout => Failure::Timeout,
+        etype if *etype == REVOKED => Failure::Timeout,
+        HTTPStatus(_) => Failure::Status,
+        _ => Failure::Reset,
+    }
 }
 
 fn after_failure(ctx: &mut Ctx, failure: Failure, safe: bool, mut error: Box<Error>) -> Box<Error> {
@@ -342,7 +371,7 @@ fn go_elsewhere(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
 }
 
 /// Pays for one more attempt, if the service's budget has it.
-fn afford(ctx: &Ctx) -> bool {
+pub(super) fn afford(ctx: &Ctx) -> bool {
     let Some(journey) = &ctx.journey else {
         return false;
     };
@@ -354,7 +383,7 @@ fn afford(ctx: &Ctx) -> bool {
 }
 
 /// Whether attempts and time are left.
-fn has_another(ctx: &Ctx) -> bool {
+pub(super) fn has_another(ctx: &Ctx) -> bool {
     let Some(journey) = &ctx.journey else {
         return false;
     };
@@ -366,7 +395,7 @@ fn has_another(ctx: &Ctx) -> bool {
 }
 
 /// Whether the request may run twice.
-fn may_repeat(head: &RequestHeader, ctx: &Ctx) -> bool {
+pub(super) fn may_repeat(head: &RequestHeader, ctx: &Ctx) -> bool {
     let Some(journey) = &ctx.journey else {
         return false;
     };
@@ -396,7 +425,7 @@ fn no_retry(mut error: Box<Error>) -> Box<Error> {
 }
 
 /// An error for people: without Pingora's nesting and without addresses that a client need not know.
-fn brief(error: &Error) -> &'static str {
+pub(super) fn brief(error: &Error) -> &'static str {
     match error.etype() {
         ErrorType::ConnectTimedout => "no connection in time",
         ErrorType::ConnectRefused => "connection refused",

@@ -8,6 +8,7 @@ mod client;
 mod context;
 mod cors;
 mod doors;
+mod exchange;
 mod frames;
 mod handshake;
 mod head;
@@ -28,10 +29,13 @@ mod pace;
 mod peer;
 mod probe;
 mod proxy;
+mod relay;
+mod relayed;
 mod reply;
 mod seat;
 mod serve;
 mod socket;
+mod speech;
 mod talk;
 mod tunnel;
 
@@ -45,6 +49,7 @@ use crate::telemetry::EdgeGauge;
 use crate::wire::Wire;
 use hold::Budget;
 use pingora::connectors::TransportConnector;
+use pingora::connectors::http::Connector;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use proxy::Edge;
@@ -82,6 +87,7 @@ impl Front {
             spool: spool.clone(),
             peers: peer::Peers::default(),
             connector: TransportConnector::new(None),
+            relays: Connector::new(None),
             wire,
         };
         let mut proxy = HttpProxy::new(edge, conf);

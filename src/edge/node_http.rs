@@ -10,12 +10,12 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use pingora::ErrorType::{
-    ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert, ReadTimedout,
-    TLSHandshakeFailure, TLSHandshakeTimedout, WriteTimedout,
+    ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout, InvalidCert, InvalidHTTPHeader,
+    ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout, WriteTimedout,
 };
 use pingora::connectors::TransportConnector;
 use pingora::connectors::http::Connector;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
@@ -157,24 +157,26 @@ async fn send_all(
 /// The head of an answer, past those that only say that one will come.
 async fn read_head(session: &mut HttpSession) -> Result<Response<()>, NodeError> {
     session.set_read_timeout(None);
+    let head = answer_head(session).await.map_err(|error| said(&error))?;
+    let mut answer = Response::new(());
+    *answer.status_mut() = head.status;
+    *answer.headers_mut() = head.headers.clone();
+    Ok(answer)
+}
+
+/// The same as Pingora has it.
+pub(super) async fn answer_head(session: &mut HttpSession) -> Result<ResponseHeader> {
     loop {
-        session
-            .read_response_header()
-            .await
-            .map_err(|error| said(&error))?;
-        let head = session
-            .response_header()
-            .ok_or_else(|| NodeError::Broken("no head".into()))?;
+        session.read_response_header().await?;
+        let Some(head) = session.response_header() else {
+            return Err(Error::explain(InvalidHTTPHeader, "no head"));
+        };
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(NodeError::Broken(
-                "the node switches to a protocol that nobody asked for".into(),
-            ));
+            let why = "the node switches to a protocol that nobody asked for";
+            return Err(Error::explain(InvalidHTTPHeader, why));
         }
         if !head.status.is_informational() {
-            let mut answer = Response::new(());
-            *answer.status_mut() = head.status;
-            *answer.headers_mut() = head.headers.clone();
-            return Ok(answer);
+            return Ok(head.clone());
         }
     }
 }

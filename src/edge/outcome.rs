@@ -39,7 +39,8 @@ pub(super) async fn fail(session: &mut Session, error: &Error, ctx: &mut Ctx) ->
     }
 }
 
-fn refusal(error: &Error, ctx: &mut Ctx) -> Refusal {
+/// What an attempt that failed is told as, where there is no other.
+pub(super) fn refusal(error: &Error, ctx: &mut Ctx) -> Refusal {
     match (error.esource(), ctx.failure.take()) {
         (_, Some(failure)) if ctx.timed_out => Refusal::NodeTimeout(failure),
         (_, Some(failure)) => Refusal::NodeFailed(failure),

@@ -31,6 +31,8 @@ pub struct Edge {
     pub(super) spool: Option<Arc<Spool>>,
     pub(super) peers: Peers,
     pub(super) connector: pingora::connectors::TransportConnector,
+    /// For what is relayed.
+    pub(super) relays: pingora::connectors::http::Connector,
     pub(super) wire: Wire,
 }
 

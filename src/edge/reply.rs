@@ -21,8 +21,15 @@ pub(super) async fn refuse(
     service: Option<&LiveService>,
     why: &Refusal,
 ) -> Result<()> {
-    let Shape { content_type, body } = Journey::refuse(service, ask, why);
-    let mut head = ResponseHeader::build(status(why), Some(8))?;
+    let Shape {
+        content_type,
+        body,
+        headers,
+    } = Journey::refuse(service, ask, why);
+    let mut head = ResponseHeader::build(status(why), Some(8 + headers.len()))?;
+    for (name, value) in &headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
     head.insert_header(header::CONTENT_TYPE, content_type)?;
     if let Some(after) = retry_after(why) {
         head.insert_header(header::RETRY_AFTER, after.as_secs_f64().ceil().to_string())?;

@@ -181,7 +181,9 @@ fn word(fault: Fault) -> String {
         }
         _ => Refusal::BadRequest(why.into()),
     };
-    let Shape { content_type, body } = Shape::plain(&refusal);
+    let Shape {
+        content_type, body, ..
+    } = Shape::plain(&refusal);
     let reason = status.canonical_reason().unwrap_or_default();
     let again = match status {
         StatusCode::SERVICE_UNAVAILABLE => "retry-after: 5\r\n",

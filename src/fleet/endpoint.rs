@@ -17,6 +17,8 @@ pub struct Spec {
     pub target: Target,
     /// How many requests at once.
     pub slots: u32,
+    /// Whether the file says so; else its own word counts.
+    pub slots_said: bool,
     /// What it takes.
     pub takes: Takes,
     /// Whether the file keeps its node from new work.
@@ -171,7 +173,8 @@ impl Endpoint {
 
     /// How many requests at once.
     pub fn slots(&self) -> u32 {
-        self.spec.slots
+        let told = self.vitals.slots.filter(|_| !self.spec.slots_said);
+        told.map_or(self.spec.slots, |told| told.max(1))
     }
 
     /// What it takes.
@@ -307,7 +310,7 @@ impl Endpoint {
             name: &self.spec.name,
             hash: self.hash,
             weight,
-            slots: self.spec.slots,
+            slots: self.slots(),
             used: self.used(),
             passing: self.passing,
             held: self.held,
@@ -323,7 +326,7 @@ impl Endpoint {
             name: self.spec.name.clone(),
             node: self.spec.node.clone(),
             usable: self.is_usable(),
-            slots: self.spec.slots,
+            slots: self.slots(),
             used: self.used(),
             vitals: self.vitals.clone(),
         }

@@ -378,8 +378,9 @@ impl Fleet {
                 {
                     actions.push(Action::Freed);
                 }
-                // Somebody may wait for a model that it shows from now on.
-                if endpoint.vitals.models != vitals.models {
+                // Somebody may wait for a model that it shows from now on, or for a slot.
+                if endpoint.vitals.models != vitals.models || endpoint.vitals.slots != vitals.slots
+                {
                     actions.push(Action::Freed);
                 }
                 endpoint.vitals = Arc::new(vitals);

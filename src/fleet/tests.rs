@@ -138,6 +138,7 @@ fn spec(node: &str, slots: u32) -> Spec {
         }),
         target: target(node),
         slots,
+        slots_said: true,
         takes: Takes::default(),
         drained: false,
         health: HealthPlan::default(),

@@ -400,7 +400,7 @@ pub(super) fn alone(
 /// Whether two of one lane may go to the same places at the same cost: they are of one size and, to their kind, the same
 /// work, and what is paid for does not depend on how long they have waited.
 fn is_alike(a: &Ticket, b: &Ticket) -> bool {
-    let same = a.need.size == b.need.size && a.need.work == b.need.work;
+    let same = a.need.size == b.need.size && a.need.work == b.need.work && a.need.own == b.need.own;
     a.id == b.id || (same && a.price.spill_after.is_zero())
 }
 

@@ -13,7 +13,9 @@ pub fn status(why: &Refusal) -> StatusCode {
         Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
-        Refusal::QueueFull { .. } | Refusal::TenantFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::QueueFull { .. } | Refusal::TenantFull { .. } | Refusal::Limited { .. } => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         // The request is good and the service lacks a machine for it: more hardware would help, another request would not.
         Refusal::NoFit { .. }
         | Refusal::WaitedTooLong { .. }
@@ -34,9 +36,9 @@ pub fn status(why: &Refusal) -> StatusCode {
 /// When it is worth trying again; `None` where it is not.
 pub fn retry_after(why: &Refusal) -> Option<Duration> {
     match why {
-        Refusal::QueueFull { retry_after, .. } | Refusal::TenantFull { retry_after, .. } => {
-            Some(*retry_after)
-        }
+        Refusal::QueueFull { retry_after, .. }
+        | Refusal::TenantFull { retry_after, .. }
+        | Refusal::Limited { retry_after, .. } => Some(*retry_after),
         Refusal::WaitedTooLong { .. } | Refusal::Overloaded(_) => Some(Duration::from_secs(5)),
         Refusal::StoreFull(_) => Some(Duration::from_secs(60)),
         Refusal::ShuttingDown => Some(Duration::from_secs(1)),

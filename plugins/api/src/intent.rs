@@ -1,4 +1,4 @@
-use crate::{EndpointId, Need};
+use crate::{Choice, EndpointId, Need};
 
 /// What a request asks for, as its kind reads it.
 #[derive(Clone, Debug)]
@@ -13,6 +13,9 @@ pub enum Intent {
     WantBody,
     /// Send it to the endpoint that the service's policy picks for this need.
     Forward(Need),
+    /// Relay it: sent by the gateway's own client, which can change it, speak while nodes are silent, and fall back. The choices are
+    /// tried in their order, until a node's answer has begun. Only after [`Intent::NeedBody`]: its body is in memory.
+    Relay(Vec<Choice>),
     /// Send it to this endpoint and no other: it is a look-up there, and takes no slot.
     Pinned(EndpointId),
     /// The kind answers itself, by `Service::answer`.

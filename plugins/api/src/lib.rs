@@ -89,6 +89,7 @@ mod node;
 mod policy;
 mod refusal;
 mod registry;
+mod relay;
 mod service;
 mod socket;
 
@@ -97,12 +98,13 @@ pub use content::{Body, Content, Pieces, Stored, one_piece};
 pub use host::{EndpointView, Host, JobView, Work};
 pub use intent::Intent;
 pub use job::{Attempt, Done, Found, JobState, Report, RunError, Stop, Superseded, Verdict};
-pub use need::{Need, Urgency};
+pub use need::{Need, Own, Urgency};
 pub use node::{NodeClient, NodeError, NodeFacts, ProbeError, Vitals};
 pub use policy::{Candidate, Draw, EndpointId, Key, Matching, Mode, Policy, Terms, hash};
 pub use refusal::{Refusal, Shape};
 pub use registry::{
     BoundKind, BoundPolicy, Kind, KindEntry, NoConfig, PolicyEntry, PolicyKind, Registry,
 };
+pub use relay::{Choice, Edit, KeepAlive, Usage};
 pub use service::{OutOfMemory, Released, Seen, Service, Stopped};
 pub use socket::{Message, Socket};

@@ -1,4 +1,6 @@
 use crate::ANONYMOUS;
+use std::any::Any;
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 /// How soon a request wants its turn: RFC 9218's urgency, 0 (first) to 7 (last), 3 unless said.
@@ -55,6 +57,44 @@ pub struct Need {
     pub work: Option<Arc<str>>,
     /// What ties it to a node (a session, a prompt's beginning), as the policy's own hash. Set by the gateway from `Policy::key`.
     pub key: Option<u64>,
+    /// What its kind alone knows of it. It is not kept with jobs.
+    pub own: Own,
+}
+
+/// What a kind alone knows of a need: carried along, and given back to it wherever the need is. Two are the same if they are one.
+#[derive(Clone, Default)]
+pub struct Own(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Own {
+    /// This.
+    pub fn new<T: Any + Send + Sync>(own: Arc<T>) -> Self {
+        Own(Some(own))
+    }
+
+    /// What was put in, if it was one of these.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.as_ref()?.downcast_ref()
+    }
+}
+
+impl PartialEq for Own {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "its kind's"
+        } else {
+            "none"
+        })
+    }
 }
 
 impl Need {
@@ -73,6 +113,7 @@ impl Need {
             tenant: NOBODY.clone(),
             work: None,
             key: None,
+            own: Own::default(),
         }
     }
 

@@ -94,6 +94,8 @@ pub struct Vitals {
     pub models: Vec<String>,
     /// The models that are in its memory now; `None` when it does not say, and then the gateway goes by what it sent there.
     pub loaded: Option<Vec<String>>,
+    /// How many requests it works on at once, as it says: what counts where the file does not say.
+    pub slots: Option<u32>,
 }
 
 /// What a probe says of an endpoint that is not well.

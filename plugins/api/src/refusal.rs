@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use http::HeaderMap;
 use std::time::Duration;
 
 /// Why the gateway does not serve a request. Which status it gets is the edge's to say; its shape is the kind's.
@@ -48,6 +49,14 @@ pub enum Refusal {
         /// Of what: `requests waiting`, `jobs that are not over`.
         what: &'static str,
         /// When a place may be free.
+        retry_after: Duration,
+    },
+    /// Somebody asks for more than they may have.
+    #[error("{what}")]
+    Limited {
+        /// Of what, and who.
+        what: String,
+        /// When there may be more.
         retry_after: Duration,
     },
     /// It waited as long as it may.
@@ -118,6 +127,7 @@ impl Refusal {
             Refusal::TooSlow => "too_slow",
             Refusal::QueueFull { .. } => "queue_full",
             Refusal::TenantFull { .. } => "tenant_full",
+            Refusal::Limited { .. } => "limited",
             Refusal::WaitedTooLong { .. } => "waited_too_long",
             Refusal::NoFit { .. } => "no_fit",
             Refusal::NodeFailed(_) => "node_failed",
@@ -142,6 +152,8 @@ pub struct Shape {
     pub content_type: &'static str,
     /// Its bytes.
     pub body: Bytes,
+    /// More headers: when a limit is over, say. `Retry-After` is the gateway's to send.
+    pub headers: HeaderMap,
 }
 
 impl Shape {
@@ -151,6 +163,7 @@ impl Shape {
         Shape {
             content_type: "application/json",
             body: body.to_string().into(),
+            headers: HeaderMap::new(),
         }
     }
 }

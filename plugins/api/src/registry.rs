@@ -15,6 +15,12 @@ pub trait Kind: Service + Sized {
     const POLICY: &'static str = "least_loaded";
     /// Whether it takes work in for later by itself: then the file has to say where that is kept (`data_dir`).
     const KEEPS: bool = false;
+    /// How many requests an endpoint works on at once, where neither the file nor the endpoint says: 1, unless its servers are made
+    /// to work on many together.
+    const SLOTS: u32 = 1;
+    /// Whether a request that broke off before its answer began may be run again, where the file does not say: running twice
+    /// does no harm but cost.
+    const REPEATS: bool = false;
     /// Its own block. Plain structs and externally tagged enums with `deny_unknown_fields` keep errors at their line.
     type Config: DeserializeOwned + JsonSchema + Clone + PartialEq + Debug + Send + Sync + 'static;
 
@@ -49,6 +55,10 @@ pub trait BoundKind: Debug + Send + Sync {
     fn policy(&self) -> &'static str;
     /// Whether it needs a place to keep work for later.
     fn keeps(&self) -> bool;
+    /// How many requests an endpoint works on at once, where nobody says.
+    fn slots(&self) -> u32;
+    /// Whether requests may be run again, where the file does not say.
+    fn repeats(&self) -> bool;
     /// Whether two blocks ask for the same.
     fn same(&self, other: &dyn BoundKind) -> bool;
     /// Makes the kind; `prior` counts only when it is of this kind.
@@ -192,6 +202,14 @@ impl<K: Kind> BoundKind for KindBlock<K> {
 
     fn keeps(&self) -> bool {
         K::KEEPS
+    }
+
+    fn slots(&self) -> u32 {
+        K::SLOTS
+    }
+
+    fn repeats(&self) -> bool {
+        K::REPEATS
     }
 
     fn same(&self, other: &dyn BoundKind) -> bool {

@@ -1,13 +1,14 @@
 use crate::{
     Ask, Attempt, Body, Caller, Candidate, Content, Done, EndpointId, EndpointView, Found, Host,
-    Intent, JobView, Need, NodeClient, NodeError, ProbeError, Refusal, Report, RunError, Shape,
-    Socket, Stop, Terms, Vitals,
+    Intent, JobView, KeepAlive, Need, NodeClient, NodeError, ProbeError, Refusal, Report, RunError,
+    Shape, Socket, Stop, Terms, Vitals,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode};
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What the gateway asks of a kind: it knows one API, and never sees a socket or chooses a node.
 ///
@@ -63,11 +64,42 @@ pub trait Service: Any + Send + Sync {
         None
     }
 
+    /// May this begin? Asked once for each request that is relayed, of its first choice, before it waits. What is counted for it
+    /// here can be given back when the last copy of its [`Need::own`] is dropped.
+    ///
+    /// Errors: who asks may not have this now; `Limited`, mostly.
+    fn admit(&self, _need: &Need, _now: Instant) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// A need got its slots at an endpoint. Quick: it is called under the gateway's one lock, before the next one chooses.
+    fn granted(&self, _need: &Need, _at: EndpointId, _now: Instant) {}
+
+    /// They were given back. Quick, too.
+    fn released(&self, _need: &Need, _at: EndpointId, _now: Instant) {}
+
+    /// What can be said in an answer that is relayed, while its node is silent; `None`: nothing, or nothing here. `notes`
+    /// are those of `observe`: what went by may have left something open.
+    fn keep_alive(&self, _need: &Need, _notes: &Extensions) -> Option<KeepAlive> {
+        None
+    }
+
+    /// What an answer that is relayed says at its end, where it broke off after it had begun; `None`: it can only be cut off.
+    fn broken(&self, _need: &Need, _why: &Refusal, _notes: &Extensions) -> Option<Bytes> {
+        None
+    }
+
+    /// Whether this answer of a node's to a relayed request, an error, is reason to try its next choice: a prompt is too long
+    /// for this model, say.
+    fn falls_back(&self, _need: &Need, _status: StatusCode, _body: &[u8]) -> bool {
+        false
+    }
+
     /// A job of this service changed, by whatever way. Quick: whoever changed it waits.
     fn job_changed(&self, _job: &JobView) {}
 
-    /// A forwarded answer going by, byte for byte; `notes` live as long as the request. Where [`OutOfMemory`] is among them
-    /// at the end, such requests go elsewhere.
+    /// An answer going by, byte for byte; `notes` live as long as the request. Where [`OutOfMemory`] is among them at the end,
+    /// such requests go elsewhere; a [`Usage`](crate::Usage) is counted.
     fn observe(&self, _need: &Need, _seen: Seen<'_>, _notes: &mut Extensions) {}
 
     /// A request was broken off (its client left, its time was over): tells the node to stop working on it.
@@ -133,6 +165,8 @@ pub enum Seen<'a> {
     Bytes(&'a [u8]),
     /// Its end; not seen when it broke.
     End,
+    /// It broke off, or whoever asked left: nothing more comes. Seen of what is relayed.
+    Broken,
 }
 
 /// A note of `Service::observe`: the answer says that the card's memory was too small.

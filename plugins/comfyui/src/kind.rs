@@ -234,6 +234,7 @@ impl Service for Comfyui {
         Shape {
             content_type: "application/json",
             body: told.to_string().into(),
+            headers: http::HeaderMap::new(),
         }
     }
 

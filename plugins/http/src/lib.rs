@@ -90,6 +90,7 @@ impl Service for Http {
                     beginning.add(bytes);
                 }
             }
+            Seen::Broken => {}
             Seen::End => {
                 let beginning = notes.remove::<Beginning>();
                 if beginning.is_some_and(|b| self.signs.said(b.bytes()).is_some()) {
@@ -171,6 +172,7 @@ fn judge(probe: &Probe, answer: &Response<Bytes>) -> Result<Vitals, ProbeError> 
         vram_free_mib: number(&probe.vram_free_mib),
         models: names(&probe.models, &json).unwrap_or_default(),
         loaded: names(&probe.loaded, &json),
+        slots: None,
     })
 }
 

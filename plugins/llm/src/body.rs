@@ -6,13 +6,13 @@
 //! [`disputed`](Asked::disputed), and [`edits`](Asked::edits) puts one name into every place, so that no engine reads another
 //! than was weighed and allowed.
 
-use crate::edit::Edit;
 use crate::prompt::{Prompt, Section, is_media};
 use crate::route::ModelAt;
 use crate::scan::{Cursor, NotJson, Shape, Text};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::ops::Range;
+use tabane_api::Edit;
 
 /// What a request asks for, as far as a gateway has to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

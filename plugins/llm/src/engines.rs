@@ -183,6 +183,7 @@ impl Facts {
             vram_free_mib: None,
             models: self.models.iter().flat_map(names).collect(),
             loaded: self.says_loaded.then(|| loaded.flat_map(names).collect()),
+            slots: self.slots,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use crate::route::{Dialect, Operation, Route};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
 use tabane_api::{Refusal, Shape};
@@ -36,6 +36,7 @@ pub fn refuse(dialect: Dialect, why: &Refusal) -> Shape {
     Shape {
         content_type: "application/json",
         body: body.to_string().into(),
+        headers: HeaderMap::new(),
     }
 }
 

@@ -187,8 +187,8 @@ fn quoted(inner: &[u8]) -> Option<(Cow<'_, str>, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edit::apply;
     use bytes::Bytes;
+    use tabane_api::Edit;
 
     const KIND: &str = "multipart/form-data; boundary=X-9";
 
@@ -233,7 +233,7 @@ mod tests {
         let edits = asked.edits("tiny");
         let body = Bytes::from(body.clone());
         let wants = String::from_utf8_lossy(&body).replace("whisper-1", "tiny");
-        assert_eq!(String::from_utf8_lossy(&apply(&body, &edits)), wants);
+        assert_eq!(String::from_utf8_lossy(&Edit::apply(&body, &edits)), wants);
     }
 
     #[test]
@@ -243,13 +243,13 @@ mod tests {
         let asked = read(KIND, &body).unwrap();
         assert!(asked.disputed);
         assert_eq!(asked.model.as_deref(), Some("b"), "as Starlette reads it");
-        let edited = apply(&Bytes::from(body.clone()), &asked.edits("b"));
+        let edited = Edit::apply(&Bytes::from(body.clone()), &asked.edits("b"));
         assert_eq!(edited, form(&[(model, b"b"), (model, b"b")]));
         assert!(!read(KIND, &edited).unwrap().disputed);
         let empty = form(&[(model, b"")]);
         let asked = read(KIND, &empty).unwrap();
         assert_eq!(asked.model.as_deref(), Some(""));
-        let edited = apply(&Bytes::from(empty.clone()), &asked.edits("c"));
+        let edited = Edit::apply(&Bytes::from(empty.clone()), &asked.edits("c"));
         assert_eq!(edited, form(&[(model, b"c")]));
     }
 

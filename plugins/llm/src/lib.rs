@@ -4,7 +4,7 @@
 //!
 //! A request:
 //! - [`route`]: what it asks for, by its head. [`body`], [`form`]: what it says of itself; [`prompt`]: the text that is read before
-//!   the first token; [`edit`]: changing its model and nothing else.
+//!   the first token.
 //! - [`prefix`]: which endpoint has computed how much of that text; [`rendezvous`]: where a session stays otherwise.
 //! - [`learn`]: what it would cost where.
 //!
@@ -20,7 +20,6 @@
 
 pub mod body;
 pub mod config;
-pub mod edit;
 pub mod engines;
 pub mod errors;
 pub mod form;

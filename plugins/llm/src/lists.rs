@@ -2,12 +2,12 @@
 //!
 //! Entries are copied byte for byte, since clients read more of them than any standard says (`max_model_len`, `details`, ..).
 
-use crate::edit::{Edit, apply};
 use crate::scan::{Cursor, NotJson};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::ops::Range;
+use tabane_api::Edit;
 
 /// Which list is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl Entry {
         let edits: Vec<Edit> = self.names.iter().map(edit).collect();
         Entry {
             name: name.to_owned(),
-            raw: apply(&self.raw, &edits),
+            raw: Edit::apply(&self.raw, &edits),
             names: Vec::new(),
         }
     }

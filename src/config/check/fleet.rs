@@ -96,6 +96,7 @@ impl Fleet {
                     node: index,
                     target: url.target(false),
                     slots: slots as u32,
+                    slots_said: !node.slots.is_missing(),
                     models: None,
                     max_size: None,
                     vram_mib: None,
@@ -150,6 +151,7 @@ impl Fleet {
             node,
             target,
             slots: slots as u32,
+            slots_said: !typed.slots.is_missing(),
             models: None,
             max_size: None,
             vram_mib: typed.vram.get().map(|size| size.0 / (1 << 20)),
@@ -223,7 +225,7 @@ impl Fleet {
                     findings.problem(spot, format!("`{node}` has other slots elsewhere"), hint);
                 }
                 (None, Some(slots)) => {
-                    known.slots = slots as u32;
+                    (known.slots, known.slots_said) = (slots as u32, true);
                     self.inline.insert(node, Some(spot));
                 }
                 _ => {}
@@ -268,6 +270,7 @@ impl Fleet {
             node: self.nodes.len() - 1,
             target,
             slots: slots.unwrap_or(1) as u32,
+            slots_said: slots.is_some(),
             models: None,
             max_size: None,
             vram_mib: None,

@@ -50,6 +50,9 @@ pub(crate) fn check(
     let probed_by = service::probed_by(&services, &pools, fleet.endpoints.len());
     for (endpoint, probed_by) in fleet.endpoints.iter_mut().zip(probed_by) {
         endpoint.probed_by = probed_by;
+        if let Some(service) = probed_by.filter(|_| !endpoint.slots_said) {
+            endpoint.slots = services[service].plan.kind.slots();
+        }
     }
     let own = |typed: &Field<String>, paths| {
         let At { spot, value } = typed.at(all.root)?;

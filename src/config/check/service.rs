@@ -54,6 +54,7 @@ pub(crate) fn services<'a>(
         }
         let default = kind.as_ref().map_or("least_loaded", |kind| kind.policy());
         let policy = block::policy(&typed.policy, default, name.spot, registry, findings);
+        let repeats = kind.as_ref().is_some_and(|kind| kind.repeats());
         let plan = |pool, kind, policy| ServicePlan {
             name: name.value.as_str().into(),
             kind,
@@ -63,7 +64,7 @@ pub(crate) fn services<'a>(
             priority: priority(&typed.priority, outer, findings)
                 .unwrap_or(Priority::Fixed(Urgency::default())),
             health: health(&typed.health, outer, findings),
-            retry: retry(&typed.retry, outer, findings),
+            retry: retry(&typed.retry, repeats, outer, findings),
             timeouts: timeouts(&typed.timeouts, outer, findings),
             body: body(&typed.body, outer, findings),
             cool_down: value::span(&typed.cool_down, Duration::from_millis(500)),
@@ -94,7 +95,7 @@ pub(crate) fn services<'a>(
                 queue(&typed.queue, outer, findings);
                 priority(&typed.priority, outer, findings);
                 health(&typed.health, outer, findings);
-                retry(&typed.retry, outer, findings);
+                retry(&typed.retry, repeats, outer, findings);
                 timeouts(&typed.timeouts, outer, findings);
                 body(&typed.body, outer, findings);
                 value::positive(&typed.socket_idle, 60 * MINUTE, outer, findings);
@@ -210,7 +211,12 @@ fn health(typed: &Field<Health>, outer: Spot, findings: &Findings) -> HealthPlan
     }
 }
 
-fn retry(typed: &Field<Short<Retry>>, outer: Spot, findings: &Findings) -> RetryPlan {
+fn retry(
+    typed: &Field<Short<Retry>>,
+    repeats: bool,
+    outer: Spot,
+    findings: &Findings,
+) -> RetryPlan {
     let none = Short(Retry::default());
     let outer = typed.spot(outer);
     let Short(retry) = typed.get().unwrap_or(&none);
@@ -232,7 +238,7 @@ fn retry(typed: &Field<Short<Retry>>, outer: Spot, findings: &Findings) -> Retry
         }),
         busy: statuses(&retry.busy, outer, findings).unwrap_or_default(),
         budget: value::number(&retry.budget, 0..=1000, 25, "", outer, findings) as u32,
-        repeat_unsafe: retry.repeat_unsafe.or(false) || retry.word == Some(RetryWord::Unsafe),
+        repeat_unsafe: retry.repeat_unsafe.or(repeats) || retry.word == Some(RetryWord::Unsafe),
     }
 }
 

@@ -61,6 +61,7 @@ fn rooms(nodes: &[Node]) -> (Rooms, PoolId) {
             h2: false,
         },
         slots: node.slots,
+        slots_said: true,
         takes: Takes {
             models: node
                 .models

@@ -10,7 +10,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::str::FromStr;
 use std::sync::Arc;
-use tabane_api::{JobState, Need, Urgency};
+use tabane_api::{JobState, Need, Own, Urgency};
 
 /// A hash over a request.
 pub(super) type Fingerprint = [u8; 32];
@@ -83,6 +83,7 @@ fn held(row: &Row<'_>) -> rusqlite::Result<Held> {
         interactive: next.get()?,
         work: next.get()?,
         tenant: tenant.clone(),
+        own: Own::default(),
     };
     Ok(Held {
         record: JobRecord {

@@ -78,6 +78,7 @@ impl Service for Renderer {
         Shape {
             content_type: "text/plain",
             body: format!("renderer: {why}").into(),
+            headers: http::HeaderMap::new(),
         }
     }
 

@@ -1,9 +1,9 @@
 //! The golden corpus: bodies as clients send them and as nobody should, and what each has to say of itself.
 
 use super::*;
-use crate::edit::apply;
 use crate::prompt::{MEDIA_BYTES, Piece};
 use proptest::prelude::*;
+use tabane_api::Edit;
 
 fn asked(body: &str) -> Asked<'_> {
     read(body.as_bytes(), ModelAt::Body).unwrap_or_else(|error| panic!("{body}: {error}"))
@@ -23,7 +23,7 @@ fn pieces(body: &str) -> Vec<String> {
 /// What the body becomes when it is to ask for `model`.
 fn renamed(body: &str, model: &str) -> String {
     let edits = asked(body).edits(model);
-    let edited = apply(&Bytes::copy_from_slice(body.as_bytes()), &edits);
+    let edited = Edit::apply(&Bytes::copy_from_slice(body.as_bytes()), &edits);
     String::from_utf8(edited.to_vec()).unwrap()
 }
 
@@ -131,7 +131,7 @@ fn bodies_that_are_not_utf_8_keep_their_bytes() {
     let body = b"{\"messages\":[{\"content\":\"\xff\xfe \xc3\"}],\"model\":\"a\xffb\"}".as_slice();
     let read = read(body, ModelAt::Body).unwrap();
     assert_eq!(read.model.as_deref(), Some("a\u{fffd}b"), "as Go reads it");
-    let edited = apply(&Bytes::copy_from_slice(body), &read.edits("m"));
+    let edited = Edit::apply(&Bytes::copy_from_slice(body), &read.edits("m"));
     assert_eq!(
         edited,
         b"{\"messages\":[{\"content\":\"\xff\xfe \xc3\"}],\"model\":\"m\"}".as_slice()
