@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tabane_api::{
     Ask, Choice, Edit, EndpointId, EndpointView, Host, Intent, KeepAlive, Kind, Need, NoConfig,
-    NodeClient, Own, ProbeError, Refusal, Seen, Service, Vitals,
+    NodeClient, Own, ProbeError, Refusal, Seen, Service, Usage, Vitals,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -149,7 +149,16 @@ impl Service for Relayer {
         self.told.lock().push("released".into());
     }
 
-    fn observe(&self, _need: &Need, seen: Seen<'_>, _notes: &mut Extensions) {
+    fn observe(&self, _need: &Need, seen: Seen<'_>, notes: &mut Extensions) {
+        if matches!(seen, Seen::End | Seen::Broken) {
+            notes.insert(Usage {
+                model: "m".into(),
+                read: 7,
+                made: 3,
+                first: Some(Duration::from_millis(5)),
+                ..Usage::default()
+            });
+        }
         let word = match seen {
             Seen::Head(status, _) => status.as_u16().to_string(),
             Seen::Bytes(_) => return,

@@ -390,3 +390,40 @@ async fn a_client_of_http2_gets_a_stream_with_words_in_it() {
     let host = format!("host: {}", scene.address());
     assert!(head.to_ascii_lowercase().contains(&host), "{head}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_used_is_told_by_whoever_asks() {
+    let node = Scripted::start(|n, _| match n {
+        0 => vec![Act::Say(ok("x"))],
+        _ => vec![stream_head(), chunk("data: 1\n\n"), Act::Close],
+    })
+    .await;
+    let scene = start(&[&node], "").await;
+    for _ in 0..2 {
+        let request = Request::post(scene.url("/x"))
+            .body(Full::new(body(&json!({"ways": [{}]}))))
+            .unwrap();
+        let _ = scene.try_send(request).await;
+    }
+    let told = scene.admin(http::Method::GET, "/api/v1/usage").await.json();
+    let rows = told["usage"].as_array().unwrap();
+    let [row] = rows.as_slice() else {
+        panic!("{told}")
+    };
+    assert_eq!(
+        (&row["service"], &row["tenant"], &row["model"], &row["node"]),
+        (&json!("any"), &json!("anonymous"), &json!("m"), &json!("a"))
+    );
+    assert_eq!(
+        (&row["requests"], &row["read"], &row["made"]),
+        (&json!(2), &json!(14), &json!(6))
+    );
+    assert_eq!(scene.metric("tabane_tokens_total").await, 20.0);
+    let none = "/api/v1/usage?from=2020-01-01&to=2020-12-31";
+    let told = scene.admin(http::Method::GET, none).await.json();
+    assert_eq!(told["usage"], json!([]));
+    let wrong = scene
+        .admin(http::Method::GET, "/api/v1/usage?from=monday")
+        .await;
+    assert_eq!(wrong.status, 400);
+}
