@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-render test test-real lint bench bench-jobs bench-schedule bench-gateway storm fuzz doc image
+.PHONY: help setup run demo-render test test-real lint bench bench-jobs bench-schedule bench-gateway bench-llm storm fuzz doc image
 
 help: ## Print what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ bench-schedule: setup ## What each policy is worth on four pools, on virtual tim
 
 bench-gateway: setup ## 600 jobs through the gateway itself with time running 50 times as fast, beside the same on virtual time
 	@sh benches/load.sh schedule
+
+bench-llm: setup ## Chats in front of four simulated engines, beside smg where SMG names it: first tokens, whole answers, CPU
+	@sh benches/load.sh llm
 
 storm: setup ## 200 reloads in a minute under load, sockets, streams and slow uploads: nobody may be harmed
 	@sh benches/load.sh storm

@@ -4,6 +4,7 @@ mod client;
 mod compare;
 mod gateway;
 mod jobs;
+mod llm;
 mod machine;
 mod node;
 mod peer;
@@ -41,6 +42,14 @@ enum What {
     Jobs(Jobs),
     /// The same jobs through the gateway with time running faster and on virtual time, which have to agree
     Schedule(Schedule),
+    /// Chats in front of simulated engines, beside other routers: time to the first token, whole answers, CPU
+    Llm(llm::Llm),
+    /// Simulated engines; prints their ports
+    #[command(hide = true)]
+    Engines {
+        /// Which
+        farm: llm::Farm,
+    },
     /// Nodes that answer at once; prints their ports
     #[command(hide = true)]
     Node {
@@ -136,6 +145,8 @@ fn main() -> Result<()> {
         // Pingora's server has runtimes of its own.
         What::Peer { listen, nodes } => peer::run(listen, &nodes),
         What::Node { n } => runtime()?.block_on(node::run(n)),
+        What::Llm(args) => runtime()?.block_on(llm::run(&args)),
+        What::Engines { farm } => runtime()?.block_on(llm::serve(farm)),
         What::Compare(args) => runtime()?.block_on(async {
             let mut table = table::Table::default();
             compare::run(&args, &mut table).await?;
