@@ -19,6 +19,7 @@ test: setup lint ## All tests, lints and doctests
 test-real: setup ## Try the gateway with clients and servers of others (curl, wrk, Gradio, Blender, ComfyUI); says what it skips
 	@sh tests/real.sh
 	@sh tests/real/comfyui.sh
+	@sh tests/real/llm.sh
 
 lint: setup ## Formatting and clippy; licences where cargo-deny is installed
 	cargo fmt --all --check
