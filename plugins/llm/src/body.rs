@@ -39,6 +39,8 @@ pub struct Asked<'a> {
     pub prompt: Prompt,
     /// Where a model stands, in order: whole values with their quotes in JSON, what lies between the boundaries in a form.
     pub(crate) places: Vec<Range<usize>>,
+    /// Where the first entry of the object would stand, and whether it has any.
+    pub(crate) opens: Option<(usize, bool)>,
     pub(crate) form: bool,
 }
 
@@ -54,16 +56,22 @@ pub fn read(body: &[u8], at: ModelAt) -> Result<Asked<'_>, NotJson> {
         takes_name: at == ModelAt::BodyOrName,
         ..Found::default()
     };
+    let opens = cursor.at();
+    let mut has_any = false;
     while let Some(key) = cursor.key()? {
+        has_any = true;
         found.entry(&key, &mut cursor)?;
     }
-    Ok(found.settle())
+    let mut asked = found.settle();
+    asked.opens = Some((opens, has_any));
+    Ok(asked)
 }
 
 // === impl Asked ===
 
 impl Asked<'_> {
-    /// What makes the body ask for another model; nothing else of it changes. None where it already does, or names none.
+    /// What makes the body ask for another model; nothing else of it changes. None where it already does; one that names no model
+    /// names this one then, but for a form.
     pub fn edits(&self, model: &str) -> Vec<Edit> {
         if !self.disputed && self.model.as_deref() == Some(model) {
             return Vec::new();
@@ -72,6 +80,15 @@ impl Asked<'_> {
             true => Bytes::copy_from_slice(model.as_bytes()),
             false => serde_json::Value::from(model).to_string().into(),
         };
+        if let (true, Some((opens, has_any))) = (self.places.is_empty(), self.opens) {
+            let mut entry = b"\"model\":".to_vec();
+            entry.extend_from_slice(&with);
+            entry.extend_from_slice(if has_any { b"," } else { b"" });
+            return vec![Edit {
+                range: opens..opens,
+                with: entry.into(),
+            }];
+        }
         let edit = |range: &Range<usize>| Edit {
             range: range.clone(),
             with: with.clone(),

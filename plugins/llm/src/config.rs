@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Config {
     /// Names by purpose, each with the models that may stand for it, tried in their order, as in
     /// `aliases: {fast: [qwen3:8b, {model: gpt-5-mini, at: cloud/openai}]}`.
     pub aliases: BTreeMap<String, Choices>,
-    /// The model, or alias, of requests that name none; such a request is refused unless this is said.
+    /// The model, or alias, of requests that name none; unless said, they go to any endpoint as they are.
     pub default_model: Option<String>,
     /// What becomes of a request for a model that no endpoint is known to have.
     pub unknown_models: Unknown,
@@ -57,6 +57,9 @@ pub struct Choice {
     pub at: Option<String>,
     /// Headers that requests are sent there with, instead of the client's: a cloud's key, say.
     pub headers: BTreeMap<String, Hidden>,
+    /// For how long an endpoint is waited for before the next model is tried; the last one is waited for as long as the service
+    /// lets anyone wait.
+    pub max_wait: Option<Duration>,
 }
 
 /// The long form of a choice, as it is typed.
@@ -71,7 +74,15 @@ struct Long {
     /// `headers: {authorization: "Bearer ${OPENAI_API_KEY}"}`.
     #[serde(default)]
     headers: BTreeMap<String, Hidden>,
+    /// For how long an endpoint is waited for before the next model is tried: `10s` unless said. The last model is waited for as
+    /// long as the service lets anyone wait.
+    #[serde(default)]
+    max_wait: Option<Span>,
 }
+
+/// A duration, as it is typed: `10s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span(Duration);
 
 /// A text that is shown nowhere.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -127,6 +138,9 @@ pub struct Limits {
     /// So many tokens in a minute, read and made.
     #[schemars(range(min = 1))]
     pub tokens_per_minute: Option<u64>,
+    /// So many tokens in a day (UTC), read and made.
+    #[schemars(range(min = 1))]
+    pub tokens_per_day: Option<u64>,
     /// So many tokens that one request may ask to be made; one that does not say how many is let by.
     #[schemars(range(min = 1))]
     pub max_tokens: Option<u64>,
@@ -157,6 +171,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The endpoints that requests are sent to with headers of the file's.
+    pub fn apart(&self) -> BTreeSet<String> {
+        let choices = self.aliases.values().flat_map(|choices| &choices.0);
+        let with_headers = choices.filter(|choice| !choice.headers.is_empty());
+        with_headers
+            .filter_map(|choice| choice.at.clone())
+            .collect()
+    }
+
     /// Says what makes no sense.
     pub fn check(&self) -> Result<(), String> {
         for (endpoint, models) in &self.models {
@@ -260,13 +283,18 @@ impl<'de> Deserialize<'de> for Choice {
                     model: model.to_owned(),
                     at: None,
                     headers: BTreeMap::new(),
+                    max_wait: None,
                 })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Choice, A::Error> {
-                let Long { model, at, headers } =
-                    Long::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Choice { model, at, headers })
+                let long = Long::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Choice {
+                    model: long.model,
+                    at: long.at,
+                    headers: long.headers,
+                    max_wait: long.max_wait.map(|Span(wait)| wait),
+                })
             }
         }
         from.deserialize_any(ChoiceVisitor)
@@ -281,6 +309,26 @@ impl JsonSchema for Choice {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let long = generator.subschema_for::<Long>();
         json_schema!({"anyOf": [{"type": "string"}, long]})
+    }
+}
+
+// === impl Span ===
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(from)?;
+        let wrong = |_| D::Error::custom(format!("`{text}` is no duration; write `10s`"));
+        humantime::parse_duration(&text).map(Span).map_err(wrong)
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "LlmSpan".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "examples": ["10s", "2m"]})
     }
 }
 
@@ -453,6 +501,7 @@ impl Limits {
             ("at_once", self.at_once.map(u64::from)),
             ("requests_per_minute", self.requests_per_minute),
             ("tokens_per_minute", self.tokens_per_minute),
+            ("tokens_per_day", self.tokens_per_day),
             ("max_tokens", self.max_tokens),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
@@ -495,7 +544,7 @@ mod tests {
                 "aliases": {
                     "fast": "qwen3:8b",
                     "one": {"model": "m", "at": "rack-1/llm"},
-                    "accurate": ["llama-70b", {"model": "gpt-5", "at": "cloud/openai", "headers": {"Authorization": "Bearer sk-1"}}]
+                    "accurate": [{"model": "llama-70b", "max_wait": "3s"}, {"model": "gpt-5", "at": "cloud/openai", "headers": {"Authorization": "Bearer sk-1"}}]
                 },
                 "default_model": "fast",
                 "unknown_models": "forward",
@@ -510,6 +559,7 @@ mod tests {
         .unwrap();
         let accurate = &config.aliases["accurate"].0;
         assert_eq!(accurate[0].model, "llama-70b");
+        assert_eq!(accurate[0].max_wait, Some(Duration::from_secs(3)));
         assert_eq!(accurate[1].headers["Authorization"].show(), "Bearer sk-1");
         assert_eq!(config.aliases["fast"].0.len(), 1);
         assert_eq!(config.aliases["one"].0[0].at.as_deref(), Some("rack-1/llm"));
@@ -575,6 +625,10 @@ mod tests {
             (
                 r#"{"aliases": {"a": {"model": "b", "at": "n/e", "headers": {"x-key": "a\nb"}}}}"#,
                 "has a value that no header can have",
+            ),
+            (
+                r#"{"aliases": {"a": {"model": "b", "max_wait": "soon"}}}"#,
+                "`soon` is no duration; write `10s`",
             ),
             (
                 r#"{"models": {"llm": ["a"]}}"#,

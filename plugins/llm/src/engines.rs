@@ -83,6 +83,8 @@ pub struct Facts {
     pub kv_tokens: Option<u64>,
     /// When its process started, seconds since 1970.
     pub started_s: Option<f64>,
+    /// Tokens that it read and made since then: it goes up for as long as anything is done.
+    pub counted: Option<f64>,
 }
 
 /// A model of an engine's.
@@ -276,6 +278,9 @@ impl Facts {
         self.kv_tokens = metrics.kv_tokens.or(self.kv_tokens);
         self.slots = self.slots.or(metrics.slots);
         self.started_s = metrics.started_s.or(self.started_s);
+        let counted = [metrics.prompt_tokens, metrics.decode_tokens];
+        let counted = counted.into_iter().flatten().reduce(|a, b| a + b);
+        self.counted = counted.or(self.counted);
     }
 
     /// The model of this name, made where there is none.

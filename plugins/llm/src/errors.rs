@@ -44,7 +44,7 @@ fn openai(why: &Refusal, message: &str) -> Value {
     let (kind, code, param) = match why {
         Refusal::Unauthorized(_) => ("authentication_error", "invalid_api_key", None),
         Refusal::NoSuch(_) => ("invalid_request_error", "model_not_found", Some("model")),
-        Refusal::QueueFull { .. } | Refusal::TenantFull { .. } => {
+        Refusal::QueueFull { .. } | Refusal::TenantFull { .. } | Refusal::Limited { .. } => {
             ("rate_limit_error", "rate_limit_exceeded", None)
         }
         other => (
@@ -79,7 +79,9 @@ fn anthropic_type(why: &Refusal) -> &'static str {
         Refusal::Forbidden(_) => "permission_error",
         Refusal::NotFound(_) | Refusal::NoSuch(_) | Refusal::Gone(_) => "not_found_error",
         Refusal::BodyTooLarge { .. } => "request_too_large",
-        Refusal::QueueFull { .. } | Refusal::TenantFull { .. } => "rate_limit_error",
+        Refusal::QueueFull { .. } | Refusal::TenantFull { .. } | Refusal::Limited { .. } => {
+            "rate_limit_error"
+        }
         Refusal::WaitedTooLong { .. }
         | Refusal::NoFit { .. }
         | Refusal::ShuttingDown

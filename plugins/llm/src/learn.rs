@@ -20,6 +20,8 @@ const READS_PER_S: f64 = 2000.0;
 const STEP_S: f64 = 0.03;
 /// Tokens of an answer where nothing is known.
 const OUT: f64 = 256.0;
+/// How long a model takes to be loaded of which nobody knows it: it is to be worth something that one is in memory.
+const LOAD_S: f64 = 10.0;
 /// Bytes of text for each token, in English; less in other scripts.
 const BYTES_PER_TOKEN: f64 = 4.0;
 
@@ -319,8 +321,13 @@ impl Learned {
             .speeds
             .get(endpoint)
             .and_then(|models| of(models.get(model)?));
-        own.or_else(|| mean(self.others(endpoint, model).filter_map(of)))
-            .unwrap_or(0.0)
+        own.unwrap_or_else(|| {
+            let mut mean = Sum::default();
+            self.others(endpoint, model, |speed| {
+                mean.add(of(speed).map(|load_s| (load_s, 0.0)));
+            });
+            mean.value().map_or(LOAD_S, |(load_s, _)| load_s)
+        })
     }
 
     /// A line, and whether it was measured here; else it is what others say.
@@ -339,39 +346,47 @@ impl Learned {
         if own.is_some() {
             return (own, true);
         }
-        let guess = || {
-            let lines: Vec<(f64, f64)> = self.others(endpoint, model).filter_map(of).collect();
-            let base = mean(lines.iter().map(|(base, _)| *base))?;
-            Some((base, mean(lines.iter().map(|(_, slope)| *slope))?))
-        };
-        (guess(), false)
+        let mut mean = Sum::default();
+        self.others(endpoint, model, |speed| mean.add(of(speed)));
+        (mean.value(), false)
     }
 
     /// Other models on this endpoint: its card is what makes the most difference. Where there are none, the model elsewhere.
-    fn others<'s>(
-        &'s self,
-        endpoint: &str,
-        model: &str,
-    ) -> Box<dyn Iterator<Item = &'s Speed> + 's> {
-        let model = model.to_owned();
-        match self
-            .speeds
-            .get(endpoint)
-            .filter(|models| models.keys().any(|other| *other != model))
-        {
-            Some(models) => Box::new(models.values()),
-            None => Box::new(
-                self.speeds
-                    .values()
-                    .filter_map(move |models| models.get(&model)),
-            ),
+    fn others(&self, endpoint: &str, model: &str, mut each: impl FnMut(&Speed)) {
+        let here = self.speeds.get(endpoint);
+        match here.filter(|models| models.keys().any(|other| other != model)) {
+            Some(models) => models.values().for_each(each),
+            None => {
+                let elsewhere = self.speeds.values();
+                elsewhere
+                    .filter_map(|models| models.get(model))
+                    .for_each(&mut each);
+            }
         }
     }
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
-    (count > 0).then(|| sum / f64::from(count))
+/// A mean of pairs.
+#[derive(Default)]
+struct Sum {
+    both: (f64, f64),
+    count: u32,
+}
+
+// === impl Sum ===
+
+impl Sum {
+    fn add(&mut self, pair: Option<(f64, f64)>) {
+        if let Some((first, second)) = pair {
+            self.both = (self.both.0 + first, self.both.1 + second);
+            self.count += 1;
+        }
+    }
+
+    fn value(&self) -> Option<(f64, f64)> {
+        let count = f64::from(self.count);
+        (self.count > 0).then(|| (self.both.0 / count, self.both.1 / count))
+    }
 }
 
 /// What is known of a pair; a new one takes the room of that which was not heard of for longest, where there is no other.

@@ -131,7 +131,8 @@ fn entries(list: List, sources: Sources<'_>) -> Vec<Entry> {
             let target = all
                 .iter()
                 .find(|entry| list.same(&entry.name) == list.same(model));
-            let entry = target.map_or_else(|| bare(alias), |entry| entry.renamed(alias));
+            let told = target.filter(|entry| !entry.names.is_empty());
+            let entry = told.map_or_else(|| bare(alias), |entry| entry.renamed(alias));
             // An alias goes before a model of its name.
             all.retain(|entry| list.same(&entry.name) != list.same(alias));
             all.push(entry);

@@ -4,7 +4,7 @@
 //! its name: whoever writes one wants it so.
 
 use crate::config::{Choice, Config, Unknown};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many names are proposed for one that nobody has.
 const NEAREST: usize = 3;
@@ -23,6 +23,9 @@ pub struct Models {
     written: BTreeMap<String, Vec<String>>,
     /// What each endpoint has; `None`: it does not say.
     endpoints: BTreeMap<String, Option<Vec<String>>>,
+    /// Endpoints that the file sends requests to with headers of their own, clouds mostly: without those they take nothing, and
+    /// whoever names one of their models is not to spend what a key is good for.
+    apart: BTreeSet<String>,
     /// How many endpoints have a model.
     known: BTreeMap<String, usize>,
 }
@@ -52,31 +55,48 @@ impl Models {
             default: config.default_model.clone(),
             forwards: config.unknown_models == Unknown::Forward,
             written: config.models.clone(),
+            apart: config.apart(),
             ..Models::default()
         }
     }
 
-    /// An endpoint is there, with these models by every name that it takes; none: it does not say.
-    pub fn set(&mut self, endpoint: &str, models: &[String]) {
-        let written = self.written.get(endpoint).map(Vec::as_slice);
-        let models = written.unwrap_or(models);
-        let has = (!models.is_empty()).then(|| models.to_vec());
-        if self.endpoints.get(endpoint) != Some(&has) {
-            self.endpoints.insert(endpoint.to_owned(), has);
+    /// The models that an endpoint serves, where the file says it.
+    pub fn written(&self, endpoint: &str) -> Option<&[String]> {
+        self.written.get(endpoint).map(Vec::as_slice)
+    }
+
+    /// Whether an endpoint takes only what the file sends there.
+    pub fn is_apart(&self, endpoint: &str) -> bool {
+        self.apart.contains(endpoint)
+    }
+
+    /// Leaves only these endpoints.
+    pub fn keep(&mut self, is_there: impl Fn(&str) -> bool) {
+        let before = self.endpoints.len();
+        self.endpoints.retain(|endpoint, _| is_there(endpoint));
+        if self.endpoints.len() != before {
             self.count();
         }
     }
 
-    /// An endpoint has left.
-    pub fn remove(&mut self, endpoint: &str) {
-        if self.endpoints.remove(endpoint).is_some() {
+    /// An endpoint is there, with these models by every name that it takes; none: it does not say. Whether that is new.
+    pub fn set(&mut self, endpoint: &str, models: &[String]) -> bool {
+        let written = self.written.get(endpoint).map(Vec::as_slice);
+        let models = written.unwrap_or(models);
+        let says = !models.is_empty() && !self.is_apart(endpoint);
+        let has = says.then(|| models.to_vec());
+        let is_new = self.endpoints.get(endpoint) != Some(&has);
+        if is_new {
+            self.endpoints.insert(endpoint.to_owned(), has);
             self.count();
         }
+        is_new
     }
 
     fn count(&mut self) {
         self.known.clear();
-        for model in self.endpoints.values().flatten().flatten() {
+        let says = self.endpoints.values().flatten();
+        for model in says.flatten() {
             *self.known.entry(model.clone()).or_default() += 1;
         }
     }
@@ -123,13 +143,22 @@ impl Models {
         if let (Some(only), None) = (alike.next(), alike.next()) {
             return Found::Choices(vec![plain(only)]);
         }
-        let may_be_there = self.forwards
-            || self.endpoints.values().any(Option::is_none)
-            || self.endpoints.is_empty();
+        let may_be_there = self.forwards || self.is_open() || self.endpoints.is_empty();
         match may_be_there {
             true => Found::Choices(vec![plain(name)]),
             false => Found::Unknown(self.nearest(name)),
         }
+    }
+
+    /// Whether a model is one that an endpoint says it has.
+    pub fn is_known(&self, model: &str) -> bool {
+        self.known.contains_key(model)
+    }
+
+    /// Whether an endpoint does not say what it has.
+    pub fn is_open(&self) -> bool {
+        let mut all = self.endpoints.iter();
+        all.any(|(endpoint, has)| has.is_none() && !self.is_apart(endpoint))
     }
 
     /// Whether an endpoint has it, or may have it.
@@ -141,10 +170,7 @@ impl Models {
         };
         match &choice.at {
             Some(endpoint) => self.endpoints.get(endpoint).is_some_and(has),
-            None => {
-                self.known.contains_key(&choice.model)
-                    || self.endpoints.values().any(Option::is_none)
-            }
+            None => self.known.contains_key(&choice.model) || self.is_open(),
         }
     }
 
@@ -171,6 +197,7 @@ fn plain(model: &str) -> Choice {
         model: model.to_owned(),
         at: None,
         headers: BTreeMap::new(),
+        max_wait: None,
     }
 }
 
@@ -240,9 +267,9 @@ mod tests {
             &[("a/llm", &["small"]), ("cloud/openai", &["gpt-5-mini"])],
         );
         assert_eq!(names(models.find(Some("fast"))), ["small", "gpt-5-mini"]);
-        models.remove("a/llm");
+        models.keep(|endpoint| endpoint != "a/llm");
         assert_eq!(names(models.find(Some("fast"))), ["gpt-5-mini"]);
-        models.remove("cloud/openai");
+        models.keep(|endpoint| endpoint != "cloud/openai");
         assert_eq!(
             names(models.find(Some("fast"))),
             ["small", "gpt-5-mini"],

@@ -50,6 +50,17 @@ pub fn choose(session: u64, places: &[Place], bound: f64) -> Option<usize> {
     best(&has_room).or_else(|| best(&|_| true))
 }
 
+/// How far a place is from being a session's home, above 0 and below 1: what decides between places of which nothing else does.
+pub fn distance(session: u64, hash: u64, weight: f64) -> f64 {
+    let place = Place {
+        hash,
+        weight,
+        running: 0,
+    };
+    let score = score(session, &place);
+    1.0 / (1.0 + score.max(0.0))
+}
+
 /// Higher wins. With `u` uniform in (0, 1), `-w / ln u` is highest for each place as often as its weight says.
 fn score(session: u64, place: &Place) -> f64 {
     let mut both = [0; 16];
@@ -88,6 +99,21 @@ mod tests {
             assert!((share - wants).abs() < 0.03, "{n}: {share} for {wants}");
         }
         assert_eq!(self::homes(&places), homes);
+    }
+
+    #[test]
+    fn the_nearest_place_is_the_home() {
+        let places = places(&[8.0, 3.0, 3.0, 1.0]);
+        for n in 0..200 {
+            let session = key(&format!("session {n}"));
+            let far = |place: &Place| distance(session, place.hash, place.weight);
+            let nearest = places
+                .iter()
+                .enumerate()
+                .min_by(|a, b| far(a.1).total_cmp(&far(b.1)));
+            assert_eq!(nearest.map(|(at, _)| at), choose(session, &places, 1e9));
+            assert!(places.iter().all(|place| (0.0..1.0).contains(&far(place))));
+        }
     }
 
     #[test]

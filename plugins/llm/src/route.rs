@@ -175,6 +175,34 @@ impl Route {
         )
     }
 
+    /// Whether it is for a model, so that one which nobody has is a mistake; else its engine may know better.
+    pub fn names_models(&self) -> bool {
+        !matches!(self.operation, Operation::Other | Operation::Manage)
+    }
+
+    /// What is done, in a word.
+    pub fn word(&self) -> &'static str {
+        use Operation::*;
+        match self.operation {
+            Embeddings | OllamaEmbed => "embed",
+            Rerank => "rerank",
+            Score => "score",
+            Transcriptions => "transcribe",
+            Speech => "speak",
+            Images | ImageEdits => "draw",
+            Realtime => "realtime",
+            Tokens | CountTokens => "count",
+            Status | Models | ModelOf(_) | OllamaTags | OllamaPs | OllamaShow | OllamaVersion => {
+                "status"
+            }
+            Manage => "manage",
+            ResponseOf(_) => "kept",
+            ChatCompletions | Completions | Responses | Messages | OllamaChat | OllamaGenerate
+            | Native => "text",
+            Other => "other",
+        }
+    }
+
     /// Whether the answer streams where the request does not say.
     pub fn streams_unless_said(&self) -> bool {
         use Operation::*;

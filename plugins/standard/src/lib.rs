@@ -8,4 +8,5 @@ pub fn registry() -> Registry {
         .kind::<tabane_http::Http>()
         .kind::<tabane_batch::Batch>()
         .kind::<tabane_comfyui::Comfyui>()
+        .kind::<tabane_llm::Llm>()
 }
