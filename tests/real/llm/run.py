@@ -108,7 +108,7 @@ def refuses_bad(client, model):
 
 
 def times_out(client, model):
-    hurried = client.with_options(timeout=0.05, max_retries=0)
+    hurried = client.with_options(timeout=0.3, max_retries=0)
     try:
         hurried.chat.completions.create(model=model, messages=HELLO, max_tokens=400)
     except openai.APITimeoutError:
@@ -240,7 +240,7 @@ def main():
         check("openai: embeddings", embeds, client, "llama3")
         check("openai: a model that nobody has", refuses_unknown, client)
         check("openai: an engine's own error", refuses_bad, client, tiny)
-        check("openai: a client whose time is over", times_out, client, tiny)
+        check("openai: a client whose time is over", times_out, client, "qwen3-8b")
         check("openai: a client that leaves", aborts, client, tiny, admin)
         check("openai: more at once than there are slots", many_at_once, client, tiny)
         claude = anthropic.Anthropic(base_url=url, api_key="any", max_retries=0, timeout=60)
