@@ -1,6 +1,7 @@
 //! Measures the gateway beside its peers in the same run, and storms it with reloads.
 
 mod client;
+mod comfyui;
 mod compare;
 mod gateway;
 mod jobs;
@@ -41,6 +42,8 @@ enum What {
     Jobs(Jobs),
     /// The same jobs through the gateway with time running faster and on virtual time, which have to agree
     Schedule(Schedule),
+    /// What the kind `comfyui` adds to a simulated server: prompts, images, frames, large files
+    Comfyui(Comfyui),
     /// Nodes that answer at once; prints their ports
     #[command(hide = true)]
     Node {
@@ -131,6 +134,35 @@ struct Schedule {
     faster: f64,
 }
 
+/// What `comfyui` measures.
+const COMFYUI: [&str; 5] = ["prompt", "view", "lists", "frames", "bulk"];
+
+/// What of the kind `comfyui` is measured, and how hard.
+#[derive(Args)]
+struct Comfyui {
+    /// The gateway's executable
+    #[arg(long)]
+    tabane: PathBuf,
+    /// How often each thing is asked
+    #[arg(long, default_value_t = 500)]
+    samples: u64,
+    /// Nodes that send previews at the same time
+    #[arg(long, default_value_t = 50)]
+    nodes: usize,
+    /// Sockets of clients that only listen
+    #[arg(long, default_value_t = 1000)]
+    sockets: usize,
+    /// How often previews are measured, through the gateway and directly
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long each of these times
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_parser = COMFYUI, default_values = COMFYUI)]
+    only: Vec<String>,
+}
+
 fn main() -> Result<()> {
     match Cli::parse().what {
         // Pingora's server has runtimes of its own.
@@ -145,6 +177,7 @@ fn main() -> Result<()> {
             print!("{table}");
             Ok(())
         }),
+        What::Comfyui(args) => runtime()?.block_on(comfyui::run(&args)),
         What::Jobs(args) => runtime()?.block_on(jobs::run(&args)),
         What::Schedule(args) => runtime()?.block_on(schedule::run(&args)),
         What::Storm(args) => runtime()?.block_on(storm::run(&args)),
