@@ -29,16 +29,17 @@ pub async fn run(args: &Comfyui) -> Result<()> {
     farm.connect().await?.upload("one.bin", UPLOAD).await?;
     memory.print("an upload of 100 MB", UPLOAD)?;
 
-    let memory = Memory::of(gateway)?;
-    let four = (0..4).map(|i| {
-        let farm = &farm;
-        async move {
-            let name = format!("four-{i}.bin");
-            farm.connect().await?.upload(&name, UPLOAD).await
+    for (what, times) in [("four of them at once", 1), ("and so five times more", 5)] {
+        let memory = Memory::of(gateway)?;
+        for round in 0..times {
+            let four = (0..4).map(|i| {
+                let (farm, name) = (&farm, format!("{times}-{round}-{i}.bin"));
+                async move { farm.connect().await?.upload(&name, UPLOAD).await }
+            });
+            try_join_all(four).await?;
         }
-    });
-    try_join_all(four).await?;
-    memory.print("four of them at once", 4 * UPLOAD)?;
+        memory.print(what, times * 4 * UPLOAD)?;
+    }
 
     big(&farm)?;
     let path = "/view?filename=big.bin&type=input";

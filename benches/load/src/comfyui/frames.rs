@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use futures::{SinkExt, StreamExt};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 use tabane_sim::comfy::{ComfyKnobs, ComfyNode, Spec, Version};
 use tokio::net::TcpStream;
@@ -20,15 +21,16 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 /// A step, and a preview of it, takes so long: 15 a second.
 const STEP_MS: u64 = 66;
 
-/// What a measurement begins with is not counted: all are told then of all that begin.
+/// What a measurement begins and ends with is told apart: all prompts begin then, and all clients are told of each.
 const SETTLES: Duration = Duration::from_secs(1);
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What a client heard of its prompt.
 struct Heard {
-    /// Of each preview that was sent after the beginning.
+    /// Of each preview that was sent while all prompts ran, and of the others.
     times: Vec<Duration>,
+    edges: Vec<Duration>,
     previews: usize,
     texts: usize,
     bytes: usize,
@@ -58,10 +60,12 @@ pub async fn run(args: &Comfyui) -> Result<()> {
     sleep(SETTLES).await;
     let sockets = (gateway.memory()? as f64 - before as f64) / args.sockets.max(1) as f64;
 
-    let (mut pairs, mut told) = (Pairs::default(), Vec::new());
+    let (mut all_run, mut edges) = (Pairs::default(), Pairs::default());
+    let mut told = Vec::new();
     for round in 0..args.rounds {
         let direct = all(args, &alone, since).await?;
-        pairs.direct.extend(direct.times());
+        all_run.direct.extend(direct.times(|heard| &heard.times));
+        edges.direct.extend(direct.times(|heard| &heard.edges));
         settled(&farm).await?;
         let cpu = gateway.cpu()?;
         let (through, memory) = tokio::join!(all(args, &behind, since), async {
@@ -71,17 +75,17 @@ pub async fn run(args: &Comfyui) -> Result<()> {
         let through = through?;
         let cpu = gateway.cpu()? - cpu;
         told.push(through.told(args, round, cpu, memory?));
-        pairs.through.extend(through.times());
+        all_run.through.extend(through.times(|heard| &heard.times));
+        edges.through.extend(through.times(|heard| &heard.edges));
         settled(&farm).await?;
     }
     head();
-    pairs.print(
-        &format!(
-            "a preview of 30 to 60 kB, {} nodes, {} idle sockets",
-            args.nodes, args.sockets
-        ),
-        "1 ms",
+    let what = format!(
+        "a preview of 30 to 60 kB, {} nodes, {} idle sockets",
+        args.nodes, args.sockets
     );
+    all_run.print(&what, "1 ms");
+    edges.print("the same while all of these prompts begin or end", "");
     println!();
     for line in told {
         println!("- {line}");
@@ -110,15 +114,18 @@ fn spec(i: usize, of: usize, since: Instant) -> Spec {
 async fn all(args: &Comfyui, to: &[SocketAddr], since: Instant) -> Result<Round> {
     let steps = steps(args);
     let mut sockets = Vec::new();
-    for (i, to) in to.iter().enumerate() {
-        let client = format!("watcher-{i}");
+    for to in to {
+        // A client that comes back is told what it may have missed of what was before.
+        let client = new_id();
         sockets.push((*to, connect(*to, &client).await?, client));
     }
     let began = Instant::now();
+    let all_run = began + SETTLES..began + Duration::from_secs_f64(args.seconds) - SETTLES;
     let watching = sockets
         .into_iter()
         .enumerate()
         .map(|(i, (to, socket, client))| {
+            let all_run = all_run.clone();
             spawn(async move {
                 // Not all in the same moment.
                 sleep(Duration::from_millis(i as u64 * STEP_MS / 10)).await;
@@ -126,7 +133,7 @@ async fn all(args: &Comfyui, to: &[SocketAddr], since: Instant) -> Result<Round>
                 let seed = u64::from(rand::random::<u32>());
                 let request = submission(&new_id(), &client, &sampled(seed, steps));
                 connection.ask(&request, 200).await?;
-                hear(socket, since, began + SETTLES).await
+                hear(socket, since, all_run).await
             })
         });
     Ok(Round {
@@ -154,9 +161,10 @@ async fn connect(to: SocketAddr, client: &str) -> Result<Socket> {
     Ok(socket)
 }
 
-async fn hear(mut socket: Socket, since: Instant, from: Instant) -> Result<Heard> {
+async fn hear(mut socket: Socket, since: Instant, all_run: Range<Instant>) -> Result<Heard> {
     let mut heard = Heard {
         times: Vec::new(),
+        edges: Vec::new(),
         previews: 0,
         texts: 0,
         bytes: 0,
@@ -172,9 +180,11 @@ async fn hear(mut socket: Socket, since: Instant, from: Instant) -> Result<Heard
                 heard.previews += 1;
                 let stamp = bytes.last_chunk().context("a preview has no stamp")?;
                 let sent = since + Duration::from_nanos(u64::from_be_bytes(*stamp));
-                if sent >= from {
-                    heard.times.push(now.saturating_duration_since(sent));
-                }
+                let times = match all_run.contains(&sent) {
+                    true => &mut heard.times,
+                    false => &mut heard.edges,
+                };
+                times.push(now.saturating_duration_since(sent));
             }
             Message::Text(text) => {
                 heard.texts += 1;
@@ -191,10 +201,8 @@ async fn hear(mut socket: Socket, since: Instant, from: Instant) -> Result<Heard
 // === impl Round ===
 
 impl Round {
-    fn times(&self) -> impl Iterator<Item = Duration> {
-        self.heard
-            .iter()
-            .flat_map(|heard| heard.times.iter().copied())
+    fn times(&self, of: fn(&Heard) -> &Vec<Duration>) -> impl Iterator<Item = Duration> {
+        self.heard.iter().flat_map(of).copied()
     }
 
     fn told(&self, args: &Comfyui, round: usize, cpu: Duration, memory: u64) -> String {
