@@ -80,7 +80,7 @@ fn big(farm: &Farm) -> Result<()> {
     let folder = farm.folder("input");
     std::fs::create_dir_all(&folder)?;
     let mut file = File::create(folder.join("big.bin"))?;
-    let piece: Vec<u8> = (0..1_000_000_u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let piece: Vec<u8> = (0..1_000_000_u32).map(|i| (i * 7 / 8) as u8).collect();
     for _ in 0..FILE / 1_000_000 {
         file.write_all(&piece)?;
     }
