@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-render test test-real lint bench bench-jobs bench-schedule bench-gateway bench-llm storm fuzz doc image
+.PHONY: help setup run demo-render test test-real lint bench bench-comfyui bench-gateway bench-jobs bench-llm bench-schedule storm fuzz doc image
 
 help: ## Print what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ lint: setup ## Formatting and clippy; licences where cargo-deny is installed
 bench: setup ## Time a scheduling decision; measure tabane beside nginx, HAProxy and a minimal Pingora proxy
 	cargo bench --bench decision
 	@sh benches/load.sh compare
+
+bench-comfyui: setup ## What the kind comfyui adds to a server: prompts, images, frames of 50 nodes, large files
+	@sh benches/load.sh comfyui
 
 bench-jobs: setup ## Durable submissions beside the disk's own rate, and what a backlog of 100 000 jobs costs
 	@sh benches/load.sh jobs

@@ -1,6 +1,7 @@
 //! Measures the gateway beside its peers in the same run, and storms it with reloads.
 
 mod client;
+mod comfyui;
 mod compare;
 mod gateway;
 mod jobs;
@@ -50,6 +51,8 @@ enum What {
         /// Which
         farm: llm::Farm,
     },
+    /// What the kind `comfyui` adds to a simulated server: prompts, images, frames, large files
+    Comfyui(Comfyui),
     /// Nodes that answer at once; prints their ports
     #[command(hide = true)]
     Node {
@@ -140,6 +143,35 @@ struct Schedule {
     faster: f64,
 }
 
+/// What `comfyui` measures.
+const COMFYUI: [&str; 5] = ["prompt", "view", "lists", "frames", "bulk"];
+
+/// What of the kind `comfyui` is measured, and how hard.
+#[derive(Args)]
+struct Comfyui {
+    /// The gateway's executable
+    #[arg(long)]
+    tabane: PathBuf,
+    /// How often each thing is asked
+    #[arg(long, default_value_t = 500)]
+    samples: u64,
+    /// Nodes that send previews at the same time
+    #[arg(long, default_value_t = 50)]
+    nodes: usize,
+    /// Sockets of clients that only listen
+    #[arg(long, default_value_t = 1000)]
+    sockets: usize,
+    /// How often previews are measured, through the gateway and directly
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long each of these times
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_parser = COMFYUI, default_values = COMFYUI)]
+    only: Vec<String>,
+}
+
 fn main() -> Result<()> {
     match Cli::parse().what {
         // Pingora's server has runtimes of its own.
@@ -156,6 +188,7 @@ fn main() -> Result<()> {
             print!("{table}");
             Ok(())
         }),
+        What::Comfyui(args) => runtime()?.block_on(comfyui::run(&args)),
         What::Jobs(args) => runtime()?.block_on(jobs::run(&args)),
         What::Schedule(args) => runtime()?.block_on(schedule::run(&args)),
         What::Storm(args) => runtime()?.block_on(storm::run(&args)),
