@@ -80,7 +80,8 @@ pub(crate) fn terms(
         Some(_) => cost.load_s,
         None => learned.load_s,
     };
-    // What the gateway says in proportion to the work is in proportion to it still.
+    // What the gateway says in proportion to the work is in proportion to it still; so is its hope in one that was long not
+    // measured, without which who is slow and alone would be so for ever.
     let scale = (run_s + load_s) / (learned.run_s + learned.load_s).max(1e-9);
     Terms {
         wait_s: cost.wait_s + tie_s,
@@ -88,11 +89,7 @@ pub(crate) fn terms(
         load_s,
         run_s,
         price_s: learned.price_s * scale,
-        explore_s: if cost.measured {
-            learned.explore_s.max(-learned.run_s) * scale
-        } else {
-            0.0
-        },
+        explore_s: learned.explore_s * scale,
     }
 }
 
