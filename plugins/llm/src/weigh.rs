@@ -13,11 +13,13 @@ const TIE_S: f64 = 1e-3;
 /// What an endpoint lacks that neither the file nor its list of models tells.
 pub(crate) fn lacks(kind: &Llm, need: &Need, at: EndpointId) -> Option<String> {
     let call = need.own.get::<Call>();
-    let node = kind.desk.farm.get(at)?;
-    let meant = call.and_then(|call| call.at.as_ref());
-    if let Some(meant) = meant {
-        return (*node.name != **meant).then(|| format!("is not `{meant}`, which this is for"));
+    let node = kind.desk.farm.get(at);
+    if let Some(meant) = call.and_then(|call| call.at.as_ref()) {
+        // Of one that is not known it is not known either: a key goes nowhere else.
+        let is_it = node.is_some_and(|node| *node.name == **meant);
+        return (!is_it).then(|| format!("is not `{meant}`, which this is for"));
     }
+    let node = node?;
     let sends_there = || asks::sends(&kind.setup.config, need.model.as_deref(), &node.name);
     // Of a job no more is known than its model.
     let is_job = call.is_none();

@@ -15,31 +15,27 @@ const KIND: &str = "aliases: {good: [large, small]}";
 
 #[tokio::test]
 async fn the_next_model_serves_where_the_first_cannot() {
-    for broken in ["status", "drop", "long"] {
-        let farm = Farm::start(two(), KIND).await;
+    for broken in ["busy", "dropping", "too small"] {
+        let mut specs = two();
+        specs[0].models[0].context = 64;
+        let farm = Farm::start(specs, KIND).await;
         let told = farm.post(CHAT, chat("good", "hi", 3, true)).await;
-        assert_eq!(
-            (told.status.as_u16(), farm.worked().as_str()),
-            (200, "a"),
-            "{broken}"
-        );
-        let mut text = "hi".to_owned();
+        let first = (told.status.as_u16(), farm.worked());
+        assert_eq!(first, (200, "a".into()), "{broken}");
+        let text = match broken {
+            "too small" => "word ".repeat(200),
+            _ => "hi".into(),
+        };
         farm.node("a").set(|knobs| match broken {
-            "status" => knobs.status = Some(503),
-            "drop" => knobs.drop_after = Some(0),
-            // Longer than the first one's context, which is as long as the other's, but for what the knobs say.
-            _ => knobs.status = Some(400),
+            "busy" => knobs.status = Some(503),
+            "dropping" => knobs.drop_after = Some(0),
+            _ => {}
         });
-        if broken == "long" {
-            farm.node("a").set(|knobs| knobs.status = None);
-            text = "word ".repeat(9000);
-        }
-        let told = farm.post(CHAT, chat("good", &text, 3, true)).await;
-        let asked = farm.node("b").seen().asked;
-        let asked = asked.iter().rfind(|asked| asked.path == CHAT).unwrap();
-        assert!(asked.body.windows(7).any(|w| w == b"\"small\""), "{broken}");
-        if broken != "long" {
+        for stream in [true, false] {
+            let told = farm.post(CHAT, chat("good", &text, 3, stream)).await;
             assert_eq!(told.status, 200, "{broken}: {told:?}");
+            assert_eq!(told.header("tabane-node"), "b/http", "{broken}");
+            assert_eq!(last(farm.node("b")).model.as_deref(), Some("small"));
         }
     }
 }
@@ -134,4 +130,45 @@ async fn each_model_is_asked_where_it_is() {
             "{told:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_job_asks_for_the_model_that_its_alias_stands_for() {
+    let more = More {
+        kind: KIND,
+        top: "data_dir: data",
+        ..More::default()
+    };
+    let farm = Farm::with(two(), more).await;
+    let mut request = farm.request(CHAT, chat("good", "hi", 3, false));
+    let later = "respond-async".parse().unwrap();
+    request.headers_mut().insert("prefer", later);
+    let taken = farm.scene.send(request).await;
+    assert_eq!(taken.status, 202, "{taken:?}");
+    until(farm.node("a"), |seen| {
+        seen.work().any(|asked| asked.end.is_some())
+    })
+    .await;
+    assert_eq!(last(farm.node("a")).model.as_deref(), Some("large"));
+}
+
+#[tokio::test]
+async fn what_a_node_keeps_is_asked_of_that_node() {
+    let specs = ["a", "b"].map(|name| Spec::vllm(name, "m").knobs(LlmKnobs::instant()));
+    let farm = Farm::start(specs.into(), "").await;
+    for n in 0..6 {
+        let body = format!(r#"{{"model":"m","input":"{n}","stream":{}}}"#, n % 2 == 0);
+        let made = farm.post("/v1/responses", body).await;
+        assert_eq!(made.status, 200, "{made:?}");
+        let text = String::from_utf8_lossy(&made.body);
+        let at = text.find("\"resp_").unwrap() + 1;
+        let id = text[at..].split('"').next().unwrap();
+        let kept = farm.scene.get(&format!("/v1/responses/{id}")).await;
+        assert_eq!(kept.header("tabane-node"), made.header("tabane-node"));
+        let next = format!(r#"{{"model":"m","input":"on","previous_response_id":"{id}"}}"#);
+        let next = farm.post("/v1/responses", next).await;
+        assert_eq!(next.header("tabane-node"), made.header("tabane-node"));
+    }
+    let both = farm.worked();
+    assert!(both.contains('a') && both.contains('b'), "{both}");
 }
