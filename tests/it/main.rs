@@ -23,6 +23,7 @@ mod jobs;
 mod keeper;
 mod lacking;
 mod letters;
+mod llm;
 mod long_work;
 mod odd_bytes;
 mod opening;

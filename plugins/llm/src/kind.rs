@@ -19,9 +19,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use tabane_api::{
-    Ask, Attempt, Body, Caller, Candidate, Content, Done, EndpointId, Host, Intent, KeepAlive,
-    Kind, Need, NodeClient, NodeError, ProbeError, Refusal, Released, Report, RunError, Seen,
-    Service, Shape, Stopped, Terms, Vitals,
+    Ask, Attempt, Body, Caller, Candidate, Content, Done, EndpointId, EndpointView, Host, Intent,
+    KeepAlive, Kind, Need, NodeClient, NodeError, ProbeError, Refusal, Released, Report, RunError,
+    Seen, Service, Shape, Stopped, Terms, Vitals,
 };
 
 /// How long what the gateway says of endpoints is taken for true; what probes say is known at once.
@@ -151,6 +151,12 @@ impl Service for Llm {
         _host: &Arc<dyn Host>,
     ) -> Result<Response<Body>, Refusal> {
         answers::answer(self, &request)
+    }
+
+    async fn attend(&self, at: EndpointView, _node: Arc<dyn NodeClient>, host: &Arc<dyn Host>) {
+        self.desk.farm.known(at.id, &at.name);
+        host.changed();
+        std::future::pending().await
     }
 
     fn lacks(&self, need: &Need, at: EndpointId) -> Option<String> {

@@ -13,11 +13,13 @@ const TIE_S: f64 = 1e-3;
 /// What an endpoint lacks that neither the file nor its list of models tells.
 pub(crate) fn lacks(kind: &Llm, need: &Need, at: EndpointId) -> Option<String> {
     let call = need.own.get::<Call>();
-    let node = kind.desk.farm.get(at)?;
-    let meant = call.and_then(|call| call.at.as_ref());
-    if let Some(meant) = meant {
-        return (*node.name != **meant).then(|| format!("is not `{meant}`, which this is for"));
+    let node = kind.desk.farm.get(at);
+    if let Some(meant) = call.and_then(|call| call.at.as_ref()) {
+        // Of one that is not known it is not known either: a key goes nowhere else.
+        let is_it = node.is_some_and(|node| *node.name == **meant);
+        return (!is_it).then(|| format!("is not `{meant}`, which this is for"));
     }
+    let node = node?;
     let sends_there = || asks::sends(&kind.setup.config, need.model.as_deref(), &node.name);
     // Of a job no more is known than its model.
     let is_job = call.is_none();
@@ -80,7 +82,8 @@ pub(crate) fn terms(
         Some(_) => cost.load_s,
         None => learned.load_s,
     };
-    // What the gateway says in proportion to the work is in proportion to it still.
+    // What the gateway says in proportion to the work is in proportion to it still; so is its hope in one that was long not
+    // measured, without which who is slow and alone would be so for ever.
     let scale = (run_s + load_s) / (learned.run_s + learned.load_s).max(1e-9);
     Terms {
         wait_s: cost.wait_s + tie_s,
@@ -88,11 +91,7 @@ pub(crate) fn terms(
         load_s,
         run_s,
         price_s: learned.price_s * scale,
-        explore_s: if cost.measured {
-            learned.explore_s.max(-learned.run_s) * scale
-        } else {
-            0.0
-        },
+        explore_s: learned.explore_s * scale,
     }
 }
 

@@ -136,6 +136,12 @@ fn a_key_goes_where_the_file_says_and_another_model_is_waited_for_no_longer_than
     assert!(matches!(told, Err(Refusal::NoSuch(_))), "{told:?}");
     // And a job is sent there by its alias alone.
     assert!(sends(&kind.setup.config, Some("gpt"), "cloud/o"));
+    // Of an endpoint that nobody knows, nobody knows that it is the one.
+    assert!(crate::weigh::lacks(&kind, &all[2].need, EndpointId(9)).is_some());
+    assert!(crate::weigh::lacks(&kind, &all[0].need, EndpointId(9)).is_none());
+    kind.desk.farm.known(EndpointId(9), "cloud/o");
+    assert!(crate::weigh::lacks(&kind, &all[2].need, EndpointId(9)).is_none());
+    assert!(crate::weigh::lacks(&kind, &all[0].need, EndpointId(9)).is_some());
     let models = kind.setup.models.read();
     let choice = |on| choice_for(&models, Some("fast"), "gpt", on);
     assert!(choice("cloud/o").is_some() && choice("a/llm").is_none());
