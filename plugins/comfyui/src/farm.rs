@@ -1,9 +1,11 @@
 //! The nodes of a service, as far as a kind knows them: what each can do, what it has computed, what it is at.
 
 use crate::json::{Json, Object};
+use crate::line::Line;
 use crate::names::united;
 use crate::object_info::ObjectInfo;
 use crate::signature::{Computed, Keeps, Signature};
+use crate::strays::Strays;
 use crate::validate::Dialect;
 use crate::version::Version;
 use bytes::Bytes;
@@ -13,27 +15,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tabane_api::EndpointId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// So many signatures are remembered of a node that keeps what many prompts made.
 const REMEMBERED: usize = 20_000;
 
+/// So many ways to put the nodes together are remembered: which of them is the home node changes with their health.
+const ORDERS: usize = 8;
+
 /// The nodes of a service.
-#[derive(Default)]
 pub struct Farm {
+    /// What the gateway calls itself on nodes, as a client. The same as long as its process lives: what a node has of it is told
+    /// to this name, whatever came between.
+    sid: Arc<str>,
     nodes: Mutex<HashMap<EndpointId, Arc<Node>>>,
     /// Counts what nodes said of themselves.
     told: AtomicU64,
-    merged: Mutex<Option<Last>>,
+    merged: Mutex<Known>,
 }
 
 /// What was worked out last.
-struct Last {
+#[derive(Default)]
+struct Known {
     /// By what nodes had said until then.
     version: u64,
-    /// Of which nodes, the first one first.
-    order: Vec<EndpointId>,
-    merged: Arc<Merged>,
+    /// Of which nodes, the first one first; what was asked for last comes last.
+    orders: Vec<(Vec<EndpointId>, Arc<Merged>)>,
 }
 
 /// All nodes as one.
@@ -59,11 +66,13 @@ pub struct Node {
     /// What people are shown of it: the node's name alone.
     pub short: Arc<str>,
     /// What the gateway calls itself there, as a client.
-    pub sid: String,
+    pub sid: Arc<str>,
     /// Asks it what it can do, one at a time.
     pub asking: tokio::sync::Mutex<()>,
-    /// Whether its event socket is open.
-    heard: watch::Sender<bool>,
+    /// Prompts that nobody follows any more, and that it may be at.
+    pub strays: Strays,
+    /// Its event socket.
+    pub line: Line,
     told: Mutex<Told>,
     live: Mutex<Live>,
 }
@@ -109,9 +118,10 @@ impl Farm {
                 id,
                 name: name.clone(),
                 short: name.split('/').next().unwrap_or_default().into(),
-                sid: format!("tabane-{}", uuid::Uuid::new_v4().simple()),
+                sid: self.sid.clone(),
                 asking: tokio::sync::Mutex::default(),
-                heard: watch::Sender::new(false),
+                strays: Strays::default(),
+                line: Line::default(),
                 told: Mutex::default(),
                 live: Mutex::default(),
             })
@@ -122,6 +132,12 @@ impl Farm {
     /// The node behind an endpoint, if it was looked after.
     pub fn get(&self, id: EndpointId) -> Option<Arc<Node>> {
         self.nodes.lock().get(&id).cloned()
+    }
+
+    /// The node of this name, if it was looked after.
+    pub fn named(&self, name: &str) -> Option<Arc<Node>> {
+        let nodes = self.nodes.lock();
+        nodes.values().find(|node| *node.name == *name).cloned()
     }
 
     /// Forgets those that are not among these.
@@ -147,12 +163,16 @@ impl Farm {
     /// All of these nodes as one, the first one first; `None`: none of them has said what it can do.
     pub fn merged(&self, order: &[EndpointId]) -> Option<Arc<Merged>> {
         let version = self.version();
-        let mut last = self.merged.lock();
-        if let Some(last) = &*last
-            && last.version == version
-            && last.order == order
-        {
-            return Some(last.merged.clone());
+        let mut known = self.merged.lock();
+        if known.version != version {
+            *known = Known {
+                version,
+                orders: Vec::new(),
+            };
+        }
+        if let Some(at) = known.orders.iter().position(|(of, _)| of == order) {
+            known.orders[at..].rotate_left(1);
+            return known.orders.last().map(|(_, merged)| merged.clone());
         }
         let nodes: Vec<Arc<Node>> = order.iter().filter_map(|id| self.get(*id)).collect();
         let told: Vec<(Arc<str>, Told)> =
@@ -185,12 +205,22 @@ impl Farm {
                 .min(),
             features: common(&features),
         });
-        *last = Some(Last {
-            version,
-            order: order.to_vec(),
-            merged: fresh.clone(),
-        });
+        if known.orders.len() >= ORDERS {
+            known.orders.remove(0);
+        }
+        known.orders.push((order.to_vec(), fresh.clone()));
         Some(fresh)
+    }
+}
+
+impl Default for Farm {
+    fn default() -> Self {
+        Farm {
+            sid: format!("tabane-{}", uuid::Uuid::new_v4().simple()).into(),
+            nodes: Mutex::default(),
+            told: AtomicU64::default(),
+            merged: Mutex::default(),
+        }
     }
 }
 
@@ -281,24 +311,6 @@ impl Node {
     pub fn foreign(&self) -> usize {
         let live = self.live.lock();
         live.remaining.saturating_sub(live.inboxes.len())
-    }
-
-    /// Whether its event socket is open.
-    pub fn is_heard(&self) -> bool {
-        *self.heard.borrow()
-    }
-
-    /// Its event socket is open, or not any more.
-    pub fn hears(&self, is_heard: bool) {
-        self.heard.send_replace(is_heard);
-    }
-
-    /// Waits until its event socket is not open any more.
-    pub async fn falls_silent(&self) {
-        let mut heard = self.heard.subscribe();
-        if heard.wait_for(|heard| !heard).await.is_err() {
-            std::future::pending().await
-        }
     }
 
     /// How much of a prompt it has computed, 0.0..=1.0.

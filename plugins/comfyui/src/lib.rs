@@ -7,7 +7,8 @@
 //! - [`Comfyui`]: the kind, and [`Config`], its block in the file.
 //! - `answers`: what the gateway answers itself. `socket`, [`clients`]: who is connected. `files`: what is kept as files.
 //! - `ledger`: the prompts that wait, run and were; `stored`, `entry`: as they are kept. `open`: taken up after a restart.
-//! - `farm`: what is known of the nodes; `attend`: how it comes to be known; `probe`: whether they are well.
+//! - `farm`: what is known of the nodes; `attend`: how it comes to be known; `probe`: whether they are well; `line`: the event
+//!   socket of one; `strays`: what one is at though nobody follows it.
 //! - `run`: one prompt on one node, with its `inputs` and `outputs`; `ending`: what is said when it is over.
 //!
 //! Below, without IO and clock:
@@ -31,6 +32,7 @@ mod farm;
 mod inputs;
 mod kind;
 mod ledger;
+mod line;
 mod logs;
 mod lookup;
 mod open;
@@ -41,6 +43,7 @@ mod route;
 mod run;
 mod socket;
 mod stored;
+mod strays;
 mod version;
 
 pub use config::Config;
