@@ -1,15 +1,15 @@
 //! Prompts that are taken back at every moment: each ends once, soon, and is left on no node.
 
 use super::watcher::{Ends, Watcher};
-use super::{Farm, STUBBORN, at, eventually, farm, left_on, times_taken, until_idle, word};
+use super::{Farm, STUBBORN, at, eventually, farm, left_on, spec, times_taken, until_idle, word};
 use crate::comfyui::client::Client;
 use crate::comfyui::prompts::slow;
 use crate::comfyui::{More, specs, taken, until};
 use serde_json::json;
 use std::time::Duration;
 use tabane_sim::Submission;
-use tabane_sim::comfy::Saw;
-use tokio::time::sleep;
+use tabane_sim::comfy::{Saw, Version};
+use tokio::time::{sleep, timeout};
 
 /// The ways to take a prompt back.
 pub(super) const WAYS: [&str; 3] = ["/interrupt", "/api/jobs/ID/cancel", "/queue"];
@@ -33,13 +33,24 @@ async fn until_out(client: &Client, id: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whenever_and_however_it_is_taken_back_it_ends_once_and_no_node_is_left_at_it() {
-    let farm = farm(1).await;
+    let often = [0, 5, 10, 20, 40, 60, 70, 80, 120, 200, 250, 270, 290, 320];
+    taken_back_after(Version::RECORDED, &often).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_on_a_server_that_cancels_by_a_name() {
+    taken_back_after(Version::LATE, &[0, 15, 50, 65, 100, 240, 260, 280]).await;
+}
+
+/// Takes prompts back after so many milliseconds, and others that wait behind them.
+async fn taken_back_after(version: Version, times: &[u32]) {
+    let farm = Farm::start(vec![spec("a").version(version)], STUBBORN).await;
     // Being handed over takes a while, too.
     farm.node("a").set(|knobs| knobs.take_ms = 60);
     let client = farm.client("c");
     let hears = Watcher::of(farm.scene.address(), "c").await;
     let mut ended = 0;
-    for ms in [0, 5, 10, 20, 40, 60, 70, 80, 120, 200, 250, 270, 290, 320] {
+    for &ms in times {
         for way in WAYS {
             let id = client.submit(&slow(0.2, ms)).await;
             // And one that waits behind it.
@@ -68,7 +79,7 @@ async fn whenever_and_however_it_is_taken_back_it_ends_once_and_no_node_is_left_
             assert_eq!(left_on(&farm.nodes[0]).await, 0, "{way} {ms}");
         }
     }
-    assert!(ended > 20, "some of them ran: {ended}");
+    assert!(ended > times.len(), "some of them ran: {ended}");
     client.until_queue(0, 0).await;
 }
 
@@ -132,7 +143,7 @@ async fn what_is_taken_back_from_a_node_that_hears_no_interrupt_ends_all_the_sam
         .set(|knobs| knobs.hang_at = Some("TestSleep".into()));
     let client = farm.client("c");
     let hears = Watcher::of(farm.scene.address(), "c").await;
-    let id = client.submit(&slow(60.0, 1)).await;
+    let id = client.submit(&slow(600.0, 1)).await;
     at(&farm, &id).await;
     take_back(&client, &id, "/interrupt").await;
     hears.hears_once(&id, "execution_interrupted").await;
@@ -140,4 +151,32 @@ async fn what_is_taken_back_from_a_node_that_hears_no_interrupt_ends_all_the_sam
     farm.node("a").set(|knobs| knobs.hang_at = None);
     until_idle(&farm.nodes).await;
     assert_eq!(hears.ends(&id), Ends::once("execution_interrupted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_something_back_does_not_wait_for_a_node_that_answers_nothing() {
+    let farm = farm(2).await;
+    let client = farm.client("c");
+    let hears = Watcher::of(farm.scene.address(), "c").await;
+    let mut ids = Vec::new();
+    for i in 0..2 {
+        ids.push(client.submit(&slow(600.0, i)).await);
+        at(&farm, &ids[ids.len() - 1]).await;
+    }
+    for node in &farm.nodes {
+        node.set(|knobs| knobs.hang = true);
+    }
+    let told = timeout(
+        Duration::from_secs(10),
+        client.post("/interrupt", &json!({})),
+    )
+    .await;
+    assert_eq!(told.unwrap().status, 200);
+    for id in &ids {
+        hears.hears_once(id, "execution_interrupted").await;
+    }
+    for node in &farm.nodes {
+        node.set(|knobs| knobs.hang = false);
+    }
+    until_idle(&farm.nodes).await;
 }

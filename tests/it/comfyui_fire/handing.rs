@@ -71,13 +71,17 @@ async fn a_node_that_dies_between_taking_a_prompt_and_saying_so_has_it_no_more()
         let client = farm.client("c");
         let hears = Watcher::of(farm.scene.address(), "c").await;
         farm.only("a").await;
-        farm.node("a")
-            .set(|knobs| knobs.submission = Submission::Hang);
+        farm.node("a").set(|knobs| {
+            knobs.submission = Submission::Hang;
+            knobs.speed = 0.01;
+        });
         let id = client.submit(&slow(0.5, 1)).await;
         until(farm.node("a"), |saw| matches!(saw, Saw::Accepted { .. })).await;
         farm.nodes[0].crash().await;
-        farm.node("a")
-            .set(|knobs| knobs.submission = Submission::Answer);
+        farm.node("a").set(|knobs| {
+            knobs.submission = Submission::Answer;
+            knobs.speed = 1.0;
+        });
         if comes_back {
             farm.nodes[0].restart().await.unwrap();
         }

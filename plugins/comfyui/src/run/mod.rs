@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tabane_api::{Attempt, Done, NodeClient, NodeError, Report, RunError};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How often a node is asked about a prompt: where its events come; where none came of late; and where its socket is not open,
 /// or the prompt's end is near.
@@ -52,6 +52,9 @@ const SILENT: Duration = Duration::from_secs(60);
 
 /// How long it may say that it does not know a prompt that it took: it was restarted, or somebody took it out of its queue.
 const UNKNOWN: Duration = Duration::from_millis(600);
+
+/// How long it may take to say where it is with a prompt: what it tells meanwhile waits to be read.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How long until a node that gave no good answer is asked again.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -310,7 +313,7 @@ impl OnNode<'_> {
                     self.hear(frame).await
                 }
                 () = sleep_until(ask_at) => {
-                    ask_at = match look(self.client, &self.prompt.id).await {
+                    ask_at = match self.look().await {
                         Ok(Look::Over(entry)) => return self.ended(*entry).await,
                         Ok(Look::There) => {
                             (unknown, unreachable) = (None, None);
@@ -347,6 +350,11 @@ impl OnNode<'_> {
                 ask_at = ask_at.min(Instant::now() + self.until_next_look());
             }
         }
+    }
+
+    async fn look(&self) -> Result<Look, NodeError> {
+        let looked = timeout(LOOK, look(self.client, &self.prompt.id));
+        looked.await.unwrap_or(Err(NodeError::Timeout))
     }
 
     /// The node says that it has it.
