@@ -12,10 +12,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tabane_api::EndpointId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// So many signatures are remembered of a node that keeps what many prompts made.
 const REMEMBERED: usize = 20_000;
@@ -30,7 +29,7 @@ pub struct Farm {
     sid: Arc<str>,
     nodes: Mutex<HashMap<EndpointId, Arc<Node>>>,
     /// Counts what nodes said of themselves.
-    told: AtomicU64,
+    told: watch::Sender<u64>,
     merged: Mutex<Known>,
 }
 
@@ -140,24 +139,32 @@ impl Farm {
         nodes.values().find(|node| *node.name == *name).cloned()
     }
 
-    /// Forgets those that are not among these.
+    /// Forgets those that are not among these, and that have nothing more to do.
     pub fn keep_only(&self, ids: &[EndpointId]) {
         let mut nodes = self.nodes.lock();
         let before = nodes.len();
-        nodes.retain(|id, _| ids.contains(id));
+        nodes.retain(|id, node| ids.contains(id) || node.is_at_something());
         if nodes.len() != before {
-            self.told.fetch_add(1, Ordering::Release);
+            self.told.send_modify(|count| *count += 1);
         }
     }
 
     /// A node said something new of itself.
     pub fn is_told(&self) {
-        self.told.fetch_add(1, Ordering::Release);
+        self.told.send_modify(|count| *count += 1);
     }
 
     /// Counts up with all that nodes say of themselves.
     pub fn version(&self) -> u64 {
-        self.told.load(Ordering::Acquire)
+        *self.told.borrow()
+    }
+
+    /// Waits until nodes have said more than that.
+    pub async fn says_more(&self, than: u64) {
+        let mut told = self.told.subscribe();
+        if told.wait_for(|count| *count > than).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// All of these nodes as one, the first one first; `None`: none of them has said what it can do.
@@ -218,7 +225,7 @@ impl Default for Farm {
         Farm {
             sid: format!("tabane-{}", uuid::Uuid::new_v4().simple()).into(),
             nodes: Mutex::default(),
-            told: AtomicU64::default(),
+            told: watch::Sender::new(0),
             merged: Mutex::default(),
         }
     }
@@ -278,6 +285,11 @@ impl Node {
         if live.current.as_deref() == Some(prompt) {
             live.current = None;
         }
+    }
+
+    /// Whether it has something of the gateway's, or may have.
+    fn is_at_something(&self) -> bool {
+        !self.live.lock().inboxes.is_empty() || !self.strays.is_empty()
     }
 
     /// Who hears of a prompt. Of `None`, it is the one that it executes.
@@ -360,5 +372,59 @@ impl Node {
     /// Its files may be gone: it was restarted.
     pub fn lost_copies(&self) {
         self.live.lock().copied.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two nodes that have said what they can do.
+    fn two() -> (Farm, [EndpointId; 2]) {
+        let farm = Farm::default();
+        let ids = [EndpointId(1), EndpointId(2)];
+        for id in ids {
+            let node = farm.node(id, &format!("n{}/http", id.0).into());
+            node.tells(|told| told.info = Some(Arc::default()));
+        }
+        farm.is_told();
+        (farm, ids)
+    }
+
+    #[test]
+    fn a_home_that_changes_to_and_fro_is_worked_out_once_each_way() {
+        let (farm, [a, b]) = two();
+        let ways = [[a, b], [b, a]];
+        let first = ways.map(|order| farm.merged(&order).unwrap());
+        for _ in 0..3 {
+            for (order, first) in ways.iter().zip(&first) {
+                assert!(Arc::ptr_eq(&farm.merged(order).unwrap(), first));
+            }
+        }
+        farm.is_told();
+        assert!(!Arc::ptr_eq(&farm.merged(&ways[0]).unwrap(), &first[0]));
+    }
+
+    #[test]
+    fn the_gateway_is_called_the_same_on_all_nodes_also_on_those_that_come_back() {
+        let (farm, [a, b]) = two();
+        let sid = farm.get(a).unwrap().sid.clone();
+        farm.keep_only(&[b]);
+        assert!(farm.get(a).is_none());
+        assert_eq!(farm.node(a, &"n1/http".into()).sid, sid);
+        assert_eq!(farm.get(b).unwrap().sid, sid);
+    }
+
+    #[test]
+    fn a_node_that_left_the_pool_is_known_as_long_as_it_is_at_something() {
+        let (farm, [a, b]) = two();
+        let node = farm.get(a).unwrap();
+        let (inbox, _hears) = mpsc::channel(1);
+        node.hand_over(&"p".into(), inbox);
+        farm.keep_only(&[b]);
+        assert!(Arc::ptr_eq(&farm.named("n1/http").unwrap(), &node));
+        node.lets_go("p");
+        farm.keep_only(&[b]);
+        assert!(farm.named("n1/http").is_none());
     }
 }

@@ -38,6 +38,11 @@ impl Strays {
         self.ids.lock().remove(id);
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.lock().is_empty()
+    }
+
     fn first(&self) -> Option<Arc<str>> {
         self.ids.lock().iter().next().cloned()
     }

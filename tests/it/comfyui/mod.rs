@@ -195,9 +195,19 @@ pub(crate) struct Down {
 impl Down {
     /// The gateway comes back, on the same data and another port.
     pub(crate) async fn up(self) -> Farm {
-        let source = Source::File(self.file.clone());
-        let loaded = app().load(&source).unwrap();
-        let gateway = app().start(source, loaded).await.unwrap();
+        // Within one process, the last tasks of the one that went down may still have its data.
+        let started = timeout(LONG, async {
+            loop {
+                let source = Source::File(self.file.clone());
+                let loaded = app().load(&source).unwrap();
+                match app().start(source, loaded).await {
+                    Ok(gateway) => return gateway,
+                    Err(error) => assert!(format!("{error:#}").contains("another gateway")),
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let gateway = started.await.expect("its data is free");
         let scene = Scene {
             gateway,
             client: self.client,

@@ -49,7 +49,7 @@ fn ended(nodes: &[ComfyNode]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_taken_in_ends_once_though_the_gateway_is_killed_twice_and_who_comes_back_hears_it()
+async fn what_was_taken_in_ends_once_though_the_gateway_ends_again_and_again_and_who_comes_back_hears_it()
  {
     const ALL: usize = 24;
     let (nodes, phoenix) = phoenix(2).await;
@@ -68,9 +68,12 @@ async fn what_was_taken_in_ends_once_though_the_gateway_is_killed_twice_and_who_
         }
     }));
     let kills = async {
-        for after in [4, 12] {
+        for (after, softly) in [(4, false), (10, false), (16, true)] {
             eventually("so many are over", async || ended(&nodes) >= after).await;
-            phoenix.die_and_rise();
+            match softly {
+                true => phoenix.end_and_rise(),
+                false => phoenix.die_and_rise(),
+            }
             for watcher in &watchers {
                 watcher.moves_to(phoenix.address());
             }
@@ -119,6 +122,25 @@ async fn who_was_not_there_to_hear_an_end_hears_it_from_the_gateway_that_came_ba
     let client = Client::new(phoenix.address(), "looks");
     assert_eq!(client.finished(&uuid(1)).await, before);
     assert_eq!(times_made(&nodes, &uuid(1)), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_takes_while_the_gateway_is_away_is_not_run_twice() {
+    let (nodes, phoenix) = phoenix(2).await;
+    for node in &nodes {
+        node.set(|knobs| knobs.take_ms = 1_500);
+    }
+    submit(&phoenix, "c", &uuid(1), &slow(0.5, 1)).await;
+    let asked = |saw: &Saw| matches!(saw, Saw::Request { method, path } if method == "POST" && path == "/prompt");
+    eventually("it is handed over", async || {
+        nodes.iter().any(|node| node.seen().iter().any(asked))
+    })
+    .await;
+    phoenix.die_and_rise();
+    let hears = Watcher::of(phoenix.address(), "c").await;
+    hears.hears_once(&uuid(1), "execution_success").await;
+    assert_eq!(times_taken(&nodes, &uuid(1)), 1);
+    until_idle(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

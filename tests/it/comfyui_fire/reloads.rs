@@ -1,17 +1,19 @@
 //! The pool changes under load: no request fails, no socket is dropped, and what was taken in ends once.
 
 use super::watcher::{Ends, Watcher};
-use super::{STUBBORN, farm, times_made, until_idle};
+use super::{Farm, STUBBORN, at, farm, times_made, times_taken, until_idle};
 use crate::comfyui::client::Client;
-use crate::comfyui::file;
 use crate::comfyui::prompts::slow;
+use crate::comfyui::{file, taken, until};
 use crate::scene::shown;
 use http::Method;
 use parking_lot::Mutex;
 use serde_json::json;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tabane_sim::comfy::Saw;
 use tokio::time::sleep;
 
 /// What a client does all the time until it is told to stop; the prompts that it handed in.
@@ -99,7 +101,67 @@ async fn nodes_come_go_and_weigh_more_and_nobody_notices() {
     let jobs = looks.get("/api/jobs?status=completed").await.json();
     assert_eq!(jobs["pagination"]["total"], json!(all));
     for node in &farm.nodes {
-        assert!(!crate::comfyui::taken(node).is_empty(), "all were used");
+        assert!(!taken(node).is_empty(), "all were used");
     }
     until_idle(&farm.nodes).await;
+}
+
+/// Puts these nodes into the pool.
+async fn reload(farm: &Farm, pool: &[&str]) {
+    let pool: Vec<String> = pool.iter().map(ToString::to_string).collect();
+    let reloaded = farm.scene.reload(&file(&farm.nodes, &pool, STUBBORN)).await;
+    reloaded.unwrap_or_else(|problems| panic!("{}", shown(&problems)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_as_a_node_comes_is_made_by_it_when_its_own_is_lost() {
+    let mut farm = farm(2).await;
+    reload(&farm, &["a"]).await;
+    let client = farm.client("c");
+    let hears = Watcher::of(farm.scene.address(), "c").await;
+    farm.node("a").set(|knobs| knobs.speed = 0.001);
+    let id = client.submit(&slow(0.5, 1)).await;
+    assert_eq!(at(&farm, &id).await, 0);
+    reload(&farm, &["a", "b"]).await;
+    farm.nodes[0].crash().await;
+    hears.hears_once(&id, "execution_success").await;
+    assert_eq!(taken(farm.node("b")), [id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_as_a_node_comes_back_that_says_nothing_new_is_made_by_it() {
+    let farm = farm(2).await;
+    reload(&farm, &["a"]).await;
+    let client = farm.client("c");
+    farm.node("a").set(|knobs| knobs.speed = 0.001);
+    let first = client.submit(&slow(0.5, 1)).await;
+    at(&farm, &first).await;
+    let waits = client.submit(&slow(0.1, 2)).await;
+    reload(&farm, &["a", "b"]).await;
+    client.finished(&waits).await;
+    assert_eq!(taken(farm.node("b")), [waits]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_with_a_prompt_and_comes_back_is_heard_to_its_end() {
+    let farm = farm(2).await;
+    let client = farm.client("c");
+    let hears = Watcher::of(farm.scene.address(), "c").await;
+    farm.only("a").await;
+    let id = client.submit(&slow(3.0, 1)).await;
+    at(&farm, &id).await;
+    farm.all().await;
+    reload(&farm, &["b"]).await;
+    until(farm.node("a"), |saw| matches!(saw, Saw::Closed { .. })).await;
+    reload(&farm, &["b", "a"]).await;
+    hears.hears_once(&id, "execution_success").await;
+    assert_eq!(times_taken(&farm.nodes, &id), 1);
+    let sids = farm.node("a").seen().into_iter();
+    let sids: HashSet<String> = sids
+        .filter_map(|saw| match saw {
+            Saw::Opened { sid } => Some(sid),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sids.len(), 1, "the gateway is called the same");
 }
