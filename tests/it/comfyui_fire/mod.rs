@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(90);
 /// As many attempts as it takes, one soon after the other.
 const STUBBORN: More = More {
     kind: "",
-    service: "jobs: {attempts: 20, backoff: [50ms]}",
+    service: "jobs: {attempts: 100, backoff: [50ms]}",
     health: "timeout: 2s, eject_after: 1000",
     top: "",
 };

@@ -131,15 +131,20 @@ async fn what_runs_as_a_node_comes_is_made_by_it_when_its_own_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_as_a_node_comes_back_that_says_nothing_new_is_made_by_it() {
     let farm = farm(2).await;
-    reload(&farm, &["a"]).await;
     let client = farm.client("c");
-    farm.node("a").set(|knobs| knobs.speed = 0.001);
-    let first = client.submit(&slow(0.5, 1)).await;
-    at(&farm, &first).await;
-    let waits = client.submit(&slow(0.1, 2)).await;
+    farm.only("b").await;
+    let its = client.submit(&slow(600.0, 1)).await;
+    assert_eq!(at(&farm, &its).await, 1);
+    farm.all().await;
+    reload(&farm, &["a"]).await;
+    let first = client.submit(&slow(600.0, 2)).await;
+    assert_eq!(at(&farm, &first).await, 0);
+    let waits = client.submit(&slow(0.1, 3)).await;
     reload(&farm, &["a", "b"]).await;
+    let told = client.post("/interrupt", &json!({"prompt_id": its})).await;
+    assert_eq!(told.status, 200);
     client.finished(&waits).await;
-    assert_eq!(taken(farm.node("b")), [waits]);
+    assert_eq!(taken(farm.node("b")), [its, waits]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

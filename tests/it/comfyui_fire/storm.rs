@@ -2,7 +2,7 @@
 
 use super::cancels::WAYS;
 use super::watcher::{Ends, Watcher};
-use super::{Farm, STUBBORN, eventually, times_made, until_idle, word};
+use super::{Farm, STUBBORN, eventually, times_made, times_taken, until_idle, word};
 use crate::comfyui::client::Client;
 use crate::comfyui::prompts::slow;
 use crate::comfyui::{More, file, specs};
@@ -14,6 +14,8 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tabane_sim::Submission;
+use tabane_sim::comfy::ComfyKnobs;
 use tokio::time::sleep;
 
 const CLIENTS: [&str; 4] = ["one", "two", "three", "four"];
@@ -22,7 +24,7 @@ const CLIENTS: [&str; 4] = ["one", "two", "three", "four"];
 const EACH: usize = 18;
 
 /// So many blows.
-const BLOWS: usize = 60;
+const BLOWS: usize = 80;
 
 /// A prompt that was taken in: whose it is, by its place, and its id.
 type Taken = (usize, String);
@@ -40,7 +42,7 @@ async fn submits(client: Client, i: usize, seed: u64, all: Arc<Mutex<Vec<Taken>>
 /// Does the nodes some harm, or undoes it.
 async fn blow(farm: &mut Farm, dead: &mut HashSet<usize>, draw: &mut StdRng) {
     let at = draw.random_range(0..farm.nodes.len());
-    match draw.random_range(0..12) {
+    match draw.random_range(0..16) {
         0 | 1 if dead.len() + 2 < farm.nodes.len() => {
             farm.nodes[at].crash().await;
             dead.insert(at);
@@ -54,6 +56,20 @@ async fn blow(farm: &mut Farm, dead: &mut HashSet<usize>, draw: &mut StdRng) {
         8 => farm.nodes[at].set(|knobs| knobs.hang ^= true),
         9 => farm.nodes[at].set(|knobs| knobs.frozen ^= true),
         10 => farm.nodes[at].drop_connections(),
+        11 => farm.nodes[at].set(|knobs| {
+            knobs.view_status = knobs.view_status.xor(Some(500));
+        }),
+        12 => {
+            farm.nodes[at].set(|knobs| knobs.history_lag_ms = 400 - knobs.history_lag_ms.min(400))
+        }
+        13 => farm.nodes[at].set(|knobs| knobs.take_ms = 300 - knobs.take_ms.min(300)),
+        14 => farm.nodes[at].set(|knobs| {
+            knobs.submission = match knobs.submission {
+                Submission::Answer => Submission::DropAfter,
+                Submission::DropAfter => Submission::DropBefore,
+                _ => Submission::Answer,
+            };
+        }),
         _ => {
             let most = draw.random_range(2..=farm.nodes.len());
             let mut pool: Vec<String> = ('a'..).take(farm.nodes.len()).map(String::from).collect();
@@ -72,11 +88,7 @@ async fn reload(farm: &Farm, pool: &[String]) {
 /// All nodes are well again.
 async fn calm(farm: &mut Farm, dead: HashSet<usize>) {
     for node in &farm.nodes {
-        node.set(|knobs| {
-            knobs.silent_sockets = false;
-            knobs.hang = false;
-            knobs.frozen = false;
-        });
+        node.set(|knobs| *knobs = ComfyKnobs::default());
     }
     for at in dead {
         farm.nodes[at].restart().await.unwrap();
@@ -106,13 +118,13 @@ async fn storm(seed: u64) {
     for n in 0..BLOWS {
         sleep(Duration::from_millis(draw.random_range(0..250))).await;
         blow(&mut farm, &mut dead, &mut draw).await;
-        if n % 4 == 0 {
+        if n % 3 == 0 {
             let chosen = {
                 let all = taken.lock();
                 (!all.is_empty()).then(|| all[draw.random_range(0..all.len())].clone())
             };
             if let Some((_, id)) = chosen {
-                let path = WAYS[n / 4 % WAYS.len()].replace("ID", &id);
+                let path = WAYS[n / 3 % WAYS.len()].replace("ID", &id);
                 let body = json!({"prompt_id": id, "delete": [id]});
                 taken_back.insert(id);
                 let cancels = cancels.clone();
@@ -151,6 +163,10 @@ async fn storm(seed: u64) {
             assert_eq!(looks.images(entry).await.len(), 1);
         }
     }
+    let again = taken
+        .iter()
+        .filter(|(_, id)| times_taken(&farm.nodes, id) > 1);
+    assert!(again.count() > 0, "{seed}: some were lost and made again");
     for hears in &watchers {
         assert_eq!(hears.sockets(), 1, "{seed}: no client's socket was dropped");
     }
