@@ -16,7 +16,7 @@ use tabane_sim::comfy::{ComfyNode, Saw};
 use tokio::time::{sleep, timeout};
 
 /// Nodes, and a gateway before them that can be killed.
-async fn phoenix(n: usize) -> (Vec<ComfyNode>, Arc<Phoenix>) {
+pub(super) async fn phoenix(n: usize) -> (Vec<ComfyNode>, Arc<Phoenix>) {
     let nodes = join_all(specs(n).into_iter().map(ComfyNode::start)).await;
     let nodes: Vec<ComfyNode> = nodes.into_iter().map(Result::unwrap).collect();
     let names: Vec<String> = ('a'..).take(n).map(String::from).collect();
@@ -25,7 +25,7 @@ async fn phoenix(n: usize) -> (Vec<ComfyNode>, Arc<Phoenix>) {
 }
 
 /// Hands a prompt in, as often as it takes until it is taken in.
-async fn submit(phoenix: &Phoenix, client: &str, id: &str, prompt: &serde_json::Value) {
+pub(super) async fn submit(phoenix: &Phoenix, client: &str, id: &str, prompt: &serde_json::Value) {
     let body = json!({"prompt": prompt, "client_id": client, "prompt_id": id});
     eventually("it is taken in", async || {
         let client = Client::new(phoenix.address(), client);
@@ -38,7 +38,7 @@ async fn submit(phoenix: &Phoenix, client: &str, id: &str, prompt: &serde_json::
     .await;
 }
 
-fn uuid(i: usize) -> String {
+pub(super) fn uuid(i: usize) -> String {
     format!("00000000-0000-4000-8000-{i:012}")
 }
 
@@ -89,7 +89,7 @@ async fn what_was_taken_in_ends_once_though_the_gateway_ends_again_and_again_and
         assert_eq!(word(&entry), "execution_success");
         assert_eq!(times_taken(&nodes, &id), 1, "{id} is run once");
         for image in images_of(&entry) {
-            assert_eq!(client.view(&image).await.is_empty(), false);
+            assert!(!client.view(&image).await.is_empty());
             names.insert(image.to_string());
         }
         let hears = &watchers[i % 2];

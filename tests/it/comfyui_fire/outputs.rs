@@ -22,7 +22,7 @@ async fn a_prompt_for_which_a_card_is_too_small_is_made_on_a_bigger_one_and_nobo
     until(farm.node("a"), |saw| matches!(saw, Saw::Ended { .. })).await;
     farm.all().await;
     hears.hears_once(&id, "execution_success").await;
-    assert_eq!(taken(farm.node("b")), [id.clone()]);
+    assert_eq!(taken(farm.node("b")), std::slice::from_ref(&id));
     assert_eq!(word(&client.finished(&id).await), "execution_success");
 }
 
@@ -94,7 +94,7 @@ async fn results_that_a_node_never_gives_are_made_by_another() {
     until(farm.node("a"), |saw| matches!(saw, Saw::Ended { .. })).await;
     farm.all().await;
     hears.hears_once(&id, "execution_success").await;
-    assert_eq!(taken(farm.node("b")), [id.clone()]);
+    assert_eq!(taken(farm.node("b")), std::slice::from_ref(&id));
     let entry = client.finished(&id).await;
     assert_eq!(client.images(&entry).await.len(), 1);
     until_idle(&farm.nodes).await;

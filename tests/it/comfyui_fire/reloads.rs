@@ -6,8 +6,8 @@ use crate::comfyui::client::Client;
 use crate::comfyui::prompts::slow;
 use crate::comfyui::{file, taken, until};
 use crate::scene::shown;
+use futures::future::join_all;
 use http::Method;
-use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -49,7 +49,6 @@ async fn nodes_come_go_and_weigh_more_and_nobody_notices() {
         watchers.push(Watcher::of(farm.scene.address(), name).await);
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let ids: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
     let mut at_work = Vec::new();
     for (i, name) in names.iter().enumerate() {
         at_work.push(tokio::spawn(works(
@@ -81,14 +80,11 @@ async fn nodes_come_go_and_weigh_more_and_nobody_notices() {
         }
     }
     stop.store(true, Ordering::Release);
-    for works in at_work {
-        ids.lock().push(works.await.unwrap());
-    }
-    let ids = ids.lock().clone();
+    let ids = join_all(at_work).await.into_iter();
     let looks = farm.client("looks");
     let mut all = 0;
-    for (ids, hears) in ids.iter().zip(&watchers) {
-        for id in ids {
+    for (ids, hears) in ids.zip(&watchers) {
+        for id in &ids.unwrap() {
             hears.until_ended(id).await;
             assert_eq!(hears.ends(id), Ends::once("execution_success"));
             assert_eq!(times_made(&farm.nodes, id), 1, "{id}");

@@ -102,7 +102,7 @@ async fn what_a_frozen_node_had_is_made_by_another_and_ended_there_when_it_thaws
     farm.node("a").set(|knobs| knobs.frozen = true);
     farm.all().await;
     hears.hears_once(&id, "execution_success").await;
-    assert_eq!(taken(farm.node("b")), [id.clone()]);
+    assert_eq!(taken(farm.node("b")), std::slice::from_ref(&id));
     assert!(is_at(farm.node("a"), &id));
     farm.node("a").set(|knobs| knobs.frozen = false);
     until_idle(&farm.nodes).await;
