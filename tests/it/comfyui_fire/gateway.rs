@@ -128,15 +128,29 @@ async fn who_was_not_there_to_hear_an_end_hears_it_from_the_gateway_that_came_ba
 async fn what_a_node_takes_while_the_gateway_is_away_is_not_run_twice() {
     let (nodes, phoenix) = phoenix(2).await;
     for node in &nodes {
-        node.set(|knobs| knobs.take_ms = 1_500);
+        node.set(|knobs| knobs.undecided = true);
     }
     submit(&phoenix, "c", &uuid(1), &slow(0.5, 1)).await;
     let asked = |saw: &Saw| matches!(saw, Saw::Request { method, path } if method == "POST" && path == "/prompt");
+    let mut there = 0;
     eventually("it is handed over", async || {
-        nodes.iter().any(|node| node.seen().iter().any(asked))
+        let found = nodes.iter().position(|node| node.seen().iter().any(asked));
+        there = found.unwrap_or_default();
+        found.is_some()
     })
     .await;
     phoenix.die_and_rise();
+    // The gateway that came back asked for it, and the node did not have it.
+    let looked = nodes[there].until(|saw| {
+        let since = saw.iter().skip_while(|saw| !asked(saw));
+        since
+            .into_iter()
+            .any(|saw| matches!(saw, Saw::Request { path, .. } if path.starts_with("/history/")))
+    });
+    timeout(super::LONG, looked).await.unwrap();
+    for node in &nodes {
+        node.set(|knobs| knobs.undecided = false);
+    }
     let hears = Watcher::of(phoenix.address(), "c").await;
     hears.hears_once(&uuid(1), "execution_success").await;
     assert_eq!(times_taken(&nodes, &uuid(1)), 1);

@@ -39,6 +39,8 @@ pub struct ComfyKnobs {
     pub submission: Submission,
     /// How long it looks at a prompt before it takes it, which it does whether or not anybody waits for its answer.
     pub take_ms: u64,
+    /// It looks at prompts, and takes none until this is over.
+    pub undecided: bool,
     /// `POST /prompt` is answered 429 while so many are in the queue, as a hosted one does.
     pub queue_limit: Option<usize>,
     /// How long until any request is answered.
@@ -80,6 +82,7 @@ impl Default for ComfyKnobs {
             history_lag_ms: 0,
             submission: Submission::Answer,
             take_ms: 0,
+            undecided: false,
             queue_limit: None,
             answer_ms: 0,
             status: None,

@@ -25,6 +25,7 @@ pub(crate) async fn post(server: &Arc<Server>, call: &Call) -> io::Result<Reply>
     if knobs.take_ms > 0 {
         sleep(Duration::from_millis(knobs.take_ms)).await;
     }
+    server.until_knobs(|knobs| !knobs.undecided).await;
     if knobs
         .queue_limit
         .is_some_and(|limit| server.queue.lock().remaining() >= limit)
