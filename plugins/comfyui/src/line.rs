@@ -93,3 +93,34 @@ impl Drop for Open<'_> {
         self.0.open.send_replace(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{advance, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_socket_is_opened_when_the_node_has_noticed_the_end_of_the_last() {
+        let line = Line::default();
+        timeout(Duration::ZERO, line.settles()).await.unwrap();
+        drop(line.opened());
+        assert!(!line.is_open());
+        let before = Instant::now();
+        line.settles().await;
+        assert!(before.elapsed() >= BETWEEN);
+        timeout(Duration::ZERO, line.settles()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_quiet_is_asked_for_anew_once_and_not_while_that_is_done() {
+        let line = Line::default();
+        let _open = line.opened();
+        advance(Duration::from_secs(30)).await;
+        assert_eq!(line.quiet_for(), Duration::from_secs(30));
+        line.open_anew();
+        assert_eq!(line.quiet_for(), Duration::ZERO);
+        line.is_to_be_anew().await;
+        let again = timeout(Duration::from_secs(1), line.is_to_be_anew());
+        assert!(again.await.is_err());
+    }
+}
