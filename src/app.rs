@@ -303,6 +303,9 @@ impl Gateway {
             if Instant::now() >= deadline {
                 return false;
             }
+            if self.dispatch.at_work() == 0 {
+                self.dispatch.silence();
+            }
             sleep(Duration::from_millis(20)).await;
         }
         true

@@ -103,6 +103,8 @@ struct Shared {
     closing: AtomicBool,
     /// Set when what was taken gets no node any more either.
     over: AtomicBool,
+    /// Nobody speaks any more: kinds' own sockets are ended.
+    silent: AtomicBool,
     /// Runs jobs, where there is a store for them.
     runner: OnceLock<Arc<Runner>>,
     /// What answers used.
@@ -143,6 +145,7 @@ impl Dispatch {
             tickets: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             runner: OnceLock::new(),
             used: usage::Used::default(),
             due: Notify::new(),
@@ -213,6 +216,14 @@ impl Dispatch {
         self.0.membership.send_modify(|count| *count += 1);
     }
 
+    /// Ends the sockets that kinds speak on: they would never end by themselves, and nothing is at work that could still be told
+    /// on them.
+    pub fn silence(&self) {
+        if !self.0.silent.swap(true, Ordering::AcqRel) {
+            self.0.membership.send_modify(|count| *count += 1);
+        }
+    }
+
     /// Waits until nobody speaks for this service any more: everything at work is ended, or the service has left the file.
     pub async fn silenced(&self, service: &str) {
         let mut membership = self.membership();
@@ -221,7 +232,8 @@ impl Dispatch {
                 self.world()
                     .is_some_and(|world| world.service(service).is_some())
             };
-            let over = self.0.over.load(Ordering::Acquire) || !speaks();
+            let over = [&self.0.over, &self.0.silent];
+            let over = over.iter().any(|it| it.load(Ordering::Acquire)) || !speaks();
             if over || membership.changed().await.is_err() {
                 return;
             }

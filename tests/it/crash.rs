@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -48,6 +49,12 @@ impl Phoenix {
         let file = self.dir.path().join("tabane.yaml");
         let running = Running::start(&["run", "-c", file.to_str().unwrap()]);
         *self.running.lock() = Some(running);
+    }
+
+    /// Where it listens now.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let running = self.running.lock();
+        running.as_ref().unwrap().address.parse().unwrap()
     }
 
     /// SIGTERM, and a new one on the same data once the old one has ended.

@@ -11,6 +11,7 @@ use crate::kind::Comfyui;
 use crate::ledger::Prompt;
 use crate::object_info::ObjectInfo;
 use crate::probe;
+use crate::strays;
 use crate::version::Version;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -45,9 +46,17 @@ pub async fn attend(
     node.forgets();
     node.lost_copies();
     let asked = async {
+        // What is new of it is held against what waits as it is told.
+        let mut looked = node.info().is_none();
         loop {
             let wait = match ask(kind, &node, &*client, Duration::ZERO).await {
-                Ok(()) => AGAIN,
+                Ok(()) => {
+                    // What came while it was not in the pool was not held against it, though it says nothing new.
+                    if !std::mem::replace(&mut looked, true) {
+                        look_again(kind, &node).await;
+                    }
+                    AGAIN
+                }
                 Err(error) => {
                     tracing::debug!(endpoint = %node.name, %error, "a node does not say what it can do");
                     Duration::from_secs(2)
@@ -56,11 +65,10 @@ pub async fn attend(
             sleep(wait).await;
         }
     };
-    let heard = listen(kind, &node, &*client);
     tokio::select! {
         () = asked => {}
-        told = heard => {
-            node.hears(false);
+        () = strays::end(&node, &*client) => {}
+        told = keep_listening(kind, &node, &*client) => {
             if let Err(error) = told {
                 tracing::debug!(endpoint = %node.name, %error, "a node's event socket ended");
             }
@@ -181,12 +189,29 @@ fn sign(kind: &Comfyui, prompt: &Prompt, merged: &Merged) {
     }
 }
 
+/// Hears what a node says, until its socket ends by itself.
+async fn keep_listening(
+    kind: &Comfyui,
+    node: &Arc<Node>,
+    client: &dyn NodeClient,
+) -> Result<(), NodeError> {
+    loop {
+        tokio::select! {
+            ended = listen(kind, node, client) => return ended,
+            () = node.line.is_to_be_anew() => {
+                tracing::debug!(endpoint = %node.name, "nothing comes on a node's event socket; it is opened anew");
+            }
+        }
+    }
+}
+
 /// Hears what a node says, until its socket ends.
 async fn listen(
     kind: &Comfyui,
     node: &Arc<Node>,
     client: &dyn NodeClient,
 ) -> Result<(), NodeError> {
+    node.line.settles().await;
     let path = format!("/ws?clientId={}", node.sid);
     let mut socket = client.socket(Request::get(path).body(())?).await?;
     let flags = object! {"supports_preview_metadata": true};
@@ -195,8 +220,9 @@ async fn listen(
     if kind.desk.logs.is_wanted() {
         crate::logs::subscribe(node, client, true).await;
     }
-    node.hears(true);
+    let _open = node.line.opened();
     while let Some(message) = socket.receive().await? {
+        node.line.heard();
         take(kind, node, Frame::read(message)).await;
     }
     Ok(())

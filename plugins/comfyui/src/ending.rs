@@ -4,9 +4,9 @@ use crate::entry::{Entry, Summary};
 use crate::frames::Frame;
 use crate::json::{Json, object};
 use crate::kind::Comfyui;
-use crate::ledger::{Phase, Prompt, Verdict};
+use crate::ledger::{Outcome, Phase, Prompt, Verdict};
 use std::sync::Arc;
-use tabane_api::{JobState, JobView};
+use tabane_api::{EndpointId, JobState, JobView};
 
 /// A prompt's job is over.
 pub fn over(kind: &Comfyui, prompt: &Arc<Prompt>, job: &JobView) {
@@ -20,16 +20,20 @@ pub fn over(kind: &Comfyui, prompt: &Arc<Prompt>, job: &JobView) {
         kind.tell_status();
         return;
     }
-    let (summary, word) = match prompt.summary().filter(|_| job.has_result) {
-        Some(summary) => (summary, None),
+    let (summary, word) = match prompt.outcome().filter(|_| job.has_result) {
+        Some(Outcome { summary, word }) => (summary, word),
         None => {
             let entry = entry_without(prompt, job);
-            let word = said(&entry);
+            let word = entry.last_word();
             (Arc::new(entry.summary_of_made()), word)
         }
     };
     if !kind.desk.ledger.over(prompt, ended_at(job), summary) {
         return;
+    }
+    // A node that could not be told is told when it can be.
+    for at in prompt.leaves() {
+        strays(kind, prompt, at);
     }
     let client = prompt.label.client.as_deref();
     if let (Some(client), Some(word)) = (client, word) {
@@ -37,10 +41,7 @@ pub fn over(kind: &Comfyui, prompt: &Arc<Prompt>, job: &JobView) {
     }
     kind.tell_status();
     if let Some(client) = client {
-        let null = object! {"node": Json::Null, "prompt_id": &*prompt.id};
-        kind.desk
-            .clients
-            .send(client, Frame::new("executing", null));
+        kind.desk.clients.send(client, Frame::end(&prompt.id));
     }
     trim(kind);
     collected(kind, &job.id);
@@ -62,6 +63,13 @@ fn collected(kind: &Comfyui, job: &Arc<str>) {
             tracing::warn!(%job, %error, "cannot forget which names the outputs of a job got");
         }
     });
+}
+
+/// Nobody follows a prompt at this endpoint any more.
+pub fn strays(kind: &Comfyui, prompt: &Prompt, at: EndpointId) {
+    if let Some(node) = kind.desk.farm.get(at) {
+        node.strays.add(&prompt.id);
+    }
 }
 
 /// The place of a job among those that are over.
@@ -105,15 +113,6 @@ pub fn entry_without(prompt: &Prompt, job: &JobView) -> Entry {
         "timestamp": timestamp,
     };
     Entry::ended("execution_error", data)
-}
-
-/// The event that an entry ends with, as clients are sent it.
-fn said(entry: &Entry) -> Option<Frame> {
-    let last = entry.messages.last()?.list()?;
-    match last {
-        [Json::Text(event), data] => Some(Frame::new(event, data.clone())),
-        _ => None,
-    }
 }
 
 /// A prompt, and its job with it, is nobody's business any more.

@@ -1,5 +1,6 @@
 //! An entry of the history: what came of a prompt.
 
+use crate::frames::Frame;
 use crate::json::{Json, Object, object};
 
 /// What counts among a prompt's outputs as something to be seen.
@@ -109,6 +110,26 @@ impl Entry {
         let mut said = self.messages.iter().filter_map(Json::list);
         let found = said.find(|said| said.first().and_then(Json::text) == Some(event))?;
         found.get(1)
+    }
+
+    /// The event that it ends with, as clients are sent it.
+    pub fn last_word(&self) -> Option<Frame> {
+        match self.messages.last()?.list()? {
+            [Json::Text(event), data] => Some(Frame::new(event, data.clone())),
+            _ => None,
+        }
+    }
+
+    /// The event that told of a node's outputs.
+    pub fn executed(&self, prompt: &str, node: &str, output: &Json) -> Frame {
+        let shown = self.meta.get(node).and_then(|of| of.get("display_node"));
+        let data = object! {
+            "node": node,
+            "display_node": shown.cloned().unwrap_or_else(|| node.into()),
+            "output": output.clone(),
+            "prompt_id": prompt,
+        };
+        Frame::new("executed", data)
     }
 
     /// What lists say of it.

@@ -1,16 +1,17 @@
 //! The nodes of a service, as far as a kind knows them: what each can do, what it has computed, what it is at.
 
 use crate::json::{Json, Object};
+use crate::line::Line;
 use crate::names::united;
 use crate::object_info::ObjectInfo;
 use crate::signature::{Computed, Keeps, Signature};
+use crate::strays::Strays;
 use crate::validate::Dialect;
 use crate::version::Version;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tabane_api::EndpointId;
 use tokio::sync::{mpsc, watch};
@@ -18,22 +19,27 @@ use tokio::sync::{mpsc, watch};
 /// So many signatures are remembered of a node that keeps what many prompts made.
 const REMEMBERED: usize = 20_000;
 
+/// So many ways to put the nodes together are remembered: which of them is the home node changes with their health.
+const ORDERS: usize = 8;
+
 /// The nodes of a service.
-#[derive(Default)]
 pub struct Farm {
+    /// What the gateway calls itself on nodes, as a client. The same as long as its process lives: what a node has of it is told
+    /// to this name, whatever came between.
+    sid: Arc<str>,
     nodes: Mutex<HashMap<EndpointId, Arc<Node>>>,
     /// Counts what nodes said of themselves.
-    told: AtomicU64,
-    merged: Mutex<Option<Last>>,
+    told: watch::Sender<u64>,
+    merged: Mutex<Known>,
 }
 
 /// What was worked out last.
-struct Last {
+#[derive(Default)]
+struct Known {
     /// By what nodes had said until then.
     version: u64,
-    /// Of which nodes, the first one first.
-    order: Vec<EndpointId>,
-    merged: Arc<Merged>,
+    /// Of which nodes, the first one first; what was asked for last comes last.
+    orders: Vec<(Vec<EndpointId>, Arc<Merged>)>,
 }
 
 /// All nodes as one.
@@ -59,11 +65,13 @@ pub struct Node {
     /// What people are shown of it: the node's name alone.
     pub short: Arc<str>,
     /// What the gateway calls itself there, as a client.
-    pub sid: String,
+    pub sid: Arc<str>,
     /// Asks it what it can do, one at a time.
     pub asking: tokio::sync::Mutex<()>,
-    /// Whether its event socket is open.
-    heard: watch::Sender<bool>,
+    /// Prompts that nobody follows any more, and that it may be at.
+    pub strays: Strays,
+    /// Its event socket.
+    pub line: Line,
     told: Mutex<Told>,
     live: Mutex<Live>,
 }
@@ -109,9 +117,10 @@ impl Farm {
                 id,
                 name: name.clone(),
                 short: name.split('/').next().unwrap_or_default().into(),
-                sid: format!("tabane-{}", uuid::Uuid::new_v4().simple()),
+                sid: self.sid.clone(),
                 asking: tokio::sync::Mutex::default(),
-                heard: watch::Sender::new(false),
+                strays: Strays::default(),
+                line: Line::default(),
                 told: Mutex::default(),
                 live: Mutex::default(),
             })
@@ -124,35 +133,53 @@ impl Farm {
         self.nodes.lock().get(&id).cloned()
     }
 
-    /// Forgets those that are not among these.
+    /// The node of this name, if it was looked after.
+    pub fn named(&self, name: &str) -> Option<Arc<Node>> {
+        let nodes = self.nodes.lock();
+        nodes.values().find(|node| *node.name == *name).cloned()
+    }
+
+    /// Forgets those that are not among these, and that have nothing more to do.
     pub fn keep_only(&self, ids: &[EndpointId]) {
         let mut nodes = self.nodes.lock();
         let before = nodes.len();
-        nodes.retain(|id, _| ids.contains(id));
+        nodes.retain(|id, node| ids.contains(id) || node.is_at_something());
         if nodes.len() != before {
-            self.told.fetch_add(1, Ordering::Release);
+            self.told.send_modify(|count| *count += 1);
         }
     }
 
     /// A node said something new of itself.
     pub fn is_told(&self) {
-        self.told.fetch_add(1, Ordering::Release);
+        self.told.send_modify(|count| *count += 1);
     }
 
     /// Counts up with all that nodes say of themselves.
     pub fn version(&self) -> u64 {
-        self.told.load(Ordering::Acquire)
+        *self.told.borrow()
+    }
+
+    /// Waits until nodes have said more than that.
+    pub async fn says_more(&self, than: u64) {
+        let mut told = self.told.subscribe();
+        if told.wait_for(|count| *count > than).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// All of these nodes as one, the first one first; `None`: none of them has said what it can do.
     pub fn merged(&self, order: &[EndpointId]) -> Option<Arc<Merged>> {
         let version = self.version();
-        let mut last = self.merged.lock();
-        if let Some(last) = &*last
-            && last.version == version
-            && last.order == order
-        {
-            return Some(last.merged.clone());
+        let mut known = self.merged.lock();
+        if known.version != version {
+            *known = Known {
+                version,
+                orders: Vec::new(),
+            };
+        }
+        if let Some(at) = known.orders.iter().position(|(of, _)| of == order) {
+            known.orders[at..].rotate_left(1);
+            return known.orders.last().map(|(_, merged)| merged.clone());
         }
         let nodes: Vec<Arc<Node>> = order.iter().filter_map(|id| self.get(*id)).collect();
         let told: Vec<(Arc<str>, Told)> =
@@ -185,12 +212,22 @@ impl Farm {
                 .min(),
             features: common(&features),
         });
-        *last = Some(Last {
-            version,
-            order: order.to_vec(),
-            merged: fresh.clone(),
-        });
+        if known.orders.len() >= ORDERS {
+            known.orders.remove(0);
+        }
+        known.orders.push((order.to_vec(), fresh.clone()));
         Some(fresh)
+    }
+}
+
+impl Default for Farm {
+    fn default() -> Self {
+        Farm {
+            sid: format!("tabane-{}", uuid::Uuid::new_v4().simple()).into(),
+            nodes: Mutex::default(),
+            told: watch::Sender::new(0),
+            merged: Mutex::default(),
+        }
     }
 }
 
@@ -250,6 +287,11 @@ impl Node {
         }
     }
 
+    /// Whether it has something of the gateway's, or may have.
+    fn is_at_something(&self) -> bool {
+        !self.live.lock().inboxes.is_empty() || !self.strays.is_empty()
+    }
+
     /// Who hears of a prompt. Of `None`, it is the one that it executes.
     pub fn inbox(&self, prompt: Option<&str>) -> Option<mpsc::Sender<crate::frames::Frame>> {
         let live = self.live.lock();
@@ -281,24 +323,6 @@ impl Node {
     pub fn foreign(&self) -> usize {
         let live = self.live.lock();
         live.remaining.saturating_sub(live.inboxes.len())
-    }
-
-    /// Whether its event socket is open.
-    pub fn is_heard(&self) -> bool {
-        *self.heard.borrow()
-    }
-
-    /// Its event socket is open, or not any more.
-    pub fn hears(&self, is_heard: bool) {
-        self.heard.send_replace(is_heard);
-    }
-
-    /// Waits until its event socket is not open any more.
-    pub async fn falls_silent(&self) {
-        let mut heard = self.heard.subscribe();
-        if heard.wait_for(|heard| !heard).await.is_err() {
-            std::future::pending().await
-        }
     }
 
     /// How much of a prompt it has computed, 0.0..=1.0.
@@ -348,5 +372,59 @@ impl Node {
     /// Its files may be gone: it was restarted.
     pub fn lost_copies(&self) {
         self.live.lock().copied.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two nodes that have said what they can do.
+    fn two() -> (Farm, [EndpointId; 2]) {
+        let farm = Farm::default();
+        let ids = [EndpointId(1), EndpointId(2)];
+        for id in ids {
+            let node = farm.node(id, &format!("n{}/http", id.0).into());
+            node.tells(|told| told.info = Some(Arc::default()));
+        }
+        farm.is_told();
+        (farm, ids)
+    }
+
+    #[test]
+    fn a_home_that_changes_to_and_fro_is_worked_out_once_each_way() {
+        let (farm, [a, b]) = two();
+        let ways = [[a, b], [b, a]];
+        let first = ways.map(|order| farm.merged(&order).unwrap());
+        for _ in 0..3 {
+            for (order, first) in ways.iter().zip(&first) {
+                assert!(Arc::ptr_eq(&farm.merged(order).unwrap(), first));
+            }
+        }
+        farm.is_told();
+        assert!(!Arc::ptr_eq(&farm.merged(&ways[0]).unwrap(), &first[0]));
+    }
+
+    #[test]
+    fn the_gateway_is_called_the_same_on_all_nodes_also_on_those_that_come_back() {
+        let (farm, [a, b]) = two();
+        let sid = farm.get(a).unwrap().sid.clone();
+        farm.keep_only(&[b]);
+        assert!(farm.get(a).is_none());
+        assert_eq!(farm.node(a, &"n1/http".into()).sid, sid);
+        assert_eq!(farm.get(b).unwrap().sid, sid);
+    }
+
+    #[test]
+    fn a_node_that_left_the_pool_is_known_as_long_as_it_is_at_something() {
+        let (farm, [a, b]) = two();
+        let node = farm.get(a).unwrap();
+        let (inbox, _hears) = mpsc::channel(1);
+        node.hand_over(&"p".into(), inbox);
+        farm.keep_only(&[b]);
+        assert!(Arc::ptr_eq(&farm.named("n1/http").unwrap(), &node));
+        node.lets_go("p");
+        farm.keep_only(&[b]);
+        assert!(farm.named("n1/http").is_none());
     }
 }

@@ -123,6 +123,16 @@ impl Comfyui {
         known.collect()
     }
 
+    /// The node of this name. After a start, work is taken up again before anybody looks after its node.
+    pub(crate) fn node_named(&self, name: &str) -> Option<Arc<Node>> {
+        let mut pool = self.endpoints().into_iter();
+        match pool.find(|at| *at.name == *name) {
+            Some(at) => Some(self.desk.farm.node(at.id, &at.name)),
+            // It has left the pool, and is still at what it had.
+            None => self.desk.farm.named(name),
+        }
+    }
+
     /// A client for a node.
     pub(crate) fn client(&self, at: EndpointId) -> Option<Arc<dyn NodeClient>> {
         self.desk.host.get()?.client(at)
@@ -309,6 +319,11 @@ impl Service for Comfyui {
                 let (kind, job) = (self.clone(), job.id.clone());
                 tokio::spawn(async move { crate::open::reopen(&kind, &prompt, &job).await });
             }
+            // Taken back in the very moment in which its node was found to be lost.
+            JobState::Queued if prompt.was_taken_back() && job.attempt > 0 => {
+                prompt.stands(Phase::Waiting);
+                self.take_out(&prompt, &job.id);
+            }
             JobState::Queued => {
                 prompt.stands(Phase::Waiting);
                 if job.attempt == 0 {
@@ -363,6 +378,19 @@ fn nobody() -> Refusal {
 }
 
 impl Comfyui {
+    /// Takes a prompt back that waits. Not within the change of its job.
+    fn take_out(&self, prompt: &Arc<Prompt>, job: &Arc<str>) {
+        let (Some(host), job) = (self.desk.host.get().cloned(), job.clone()) else {
+            return;
+        };
+        let prompt = prompt.clone();
+        tokio::spawn(async move {
+            if let Err(error) = host.cancel(&job).await {
+                tracing::error!(prompt = %prompt.id, %error, "a prompt cannot be taken back");
+            }
+        });
+    }
+
     /// The prompt that a job is of.
     fn prompt_of(&self, job: &JobView) -> Option<Arc<Prompt>> {
         self.desk.ledger.get(job.need.work.as_deref()?)

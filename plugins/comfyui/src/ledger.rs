@@ -2,6 +2,7 @@
 //! is what is looked at all the time.
 
 use crate::entry::Summary;
+use crate::frames::Frame;
 use crate::json::{Json, Number, object};
 use crate::signature::Signature;
 use crate::stored::Stored;
@@ -37,6 +38,8 @@ pub struct Prompt {
     rank: f64,
     /// What a node said when it was handed over.
     pub verdict: watch::Sender<Option<Verdict>>,
+    /// Whether somebody took it back while a node was at it.
+    taken_back: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -97,15 +100,24 @@ struct State {
     stored: Option<Arc<Stored>>,
     /// Whoever submitted it waits for what a node says of it.
     is_awaited: bool,
-    /// Somebody took it back while a node was at it.
-    is_taken_back: bool,
     /// What of it a node may have computed before; nothing once it is over.
     signatures: Arc<[Signature]>,
     secrets: Option<Secrets>,
     /// What each endpoint lacks for it; one that is not here was not looked at yet.
     lacks: HashMap<EndpointId, Option<Arc<str>>>,
+    /// The endpoints that may be at it: it was handed over there, and nobody has seen it end there.
+    places: Vec<EndpointId>,
     /// What came of it, while that is being written.
-    summary: Option<Arc<Summary>>,
+    outcome: Option<Outcome>,
+}
+
+/// What came of a prompt by a node's word.
+#[derive(Clone)]
+pub struct Outcome {
+    /// What lists say of it.
+    pub summary: Arc<Summary>,
+    /// The event that it ends with. It is told once that is on disk: whoever hears it may rely on it.
+    pub word: Option<Frame>,
 }
 
 // === impl Ledger ===
@@ -158,8 +170,8 @@ impl Ledger {
         let mut state = prompt.state.lock();
         state.phase = Phase::Waiting;
         state.stored = Some(Arc::new(stored));
-        state.summary = None;
-        state.is_taken_back = false;
+        state.outcome = None;
+        prompt.taken_back.send_replace(false);
     }
 
     /// A prompt is over. `false`: it was before.
@@ -242,6 +254,15 @@ impl Ledger {
         self.0.lock().past.values().cloned().collect()
     }
 
+    /// Those that are over since then, milliseconds since 1970, the first one first.
+    pub fn past_since(&self, since: i64) -> Vec<Arc<Prompt>> {
+        let all = self.0.lock();
+        all.past
+            .range((since, i64::MIN)..)
+            .map(|(_, prompt)| prompt.clone())
+            .collect()
+    }
+
     /// Those past the first `max` that are over, the oldest first.
     pub fn too_old(&self, max: usize) -> Vec<Arc<Prompt>> {
         let all = self.0.lock();
@@ -269,16 +290,17 @@ impl Prompt {
             rank: label.number.number().map_or(0.0, Number::value),
             label,
             verdict: watch::Sender::new(None),
+            taken_back: watch::Sender::new(false),
             state: Mutex::new(State {
                 phase,
                 job: None,
                 secrets: None,
                 stored: None,
                 is_awaited: false,
-                is_taken_back: false,
                 signatures: Arc::default(),
                 lacks: HashMap::new(),
-                summary: None,
+                places: Vec::new(),
+                outcome: None,
             }),
         }
     }
@@ -290,17 +312,35 @@ impl Prompt {
 
     /// Somebody takes it back while a node is at it.
     pub fn take_back(&self) {
-        self.state.lock().is_taken_back = true;
+        self.taken_back.send_replace(true);
     }
 
     /// Whether somebody took it back while a node was at it.
     pub fn was_taken_back(&self) -> bool {
-        self.state.lock().is_taken_back
+        *self.taken_back.borrow()
     }
 
-    /// Whether whoever submitted it waits for what a node says of it.
-    pub fn is_waited_for(&self) -> bool {
-        self.state.lock().is_awaited
+    /// Waits until somebody takes it back.
+    pub async fn is_taken_back(&self) {
+        let mut taken_back = self.taken_back.subscribe();
+        if taken_back.wait_for(|is| *is).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// It is handed over to this endpoint. Those that may be at it besides.
+    pub fn goes_to(&self, at: EndpointId) -> Vec<EndpointId> {
+        std::mem::replace(&mut self.state.lock().places, vec![at])
+    }
+
+    /// This endpoint is not at it any more.
+    pub fn is_off(&self, at: EndpointId) {
+        self.state.lock().places.retain(|place| *place != at);
+    }
+
+    /// It is over. Those that may be at it all the same.
+    pub fn leaves(&self) -> Vec<EndpointId> {
+        std::mem::take(&mut self.state.lock().places)
     }
 
     /// What of it a node may have computed is this.
@@ -379,13 +419,13 @@ impl Prompt {
     }
 
     /// What came of it is being written.
-    pub fn ends_with(&self, summary: Summary) {
-        self.state.lock().summary = Some(Arc::new(summary));
+    pub fn ends_with(&self, outcome: Outcome) {
+        self.state.lock().outcome = Some(outcome);
     }
 
-    /// What came of it.
-    pub fn summary(&self) -> Option<Arc<Summary>> {
-        self.state.lock().summary.clone()
+    /// What came of it, by a node's word.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.state.lock().outcome.clone()
     }
 
     fn end(&self, phase: Phase) {
@@ -395,6 +435,7 @@ impl Prompt {
         state.signatures = Arc::default();
         state.secrets = None;
         state.lacks = HashMap::new();
+        state.outcome = None;
     }
 }
 

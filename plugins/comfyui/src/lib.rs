@@ -8,7 +8,8 @@
 //! - `answers`: what the gateway answers itself. `socket`, [`clients`]: who is connected. `files`: what is kept as files.
 //! - `ledger`: the prompts that wait, run and were; `stored`, `entry`: as they are kept; `shown`: as they are shown. `open`: taken
 //!   up after a restart.
-//! - `farm`: what is known of the nodes; `attend`: how it comes to be known; `probe`: whether they are well.
+//! - `farm`: what is known of the nodes; `attend`: how it comes to be known; `probe`: whether they are well; `line`: the event
+//!   socket of one; `strays`: what one is at though nobody follows it.
 //! - `run`: one prompt on one node, with its `inputs` and `outputs`; `ending`: what is said when it is over.
 //!
 //! Below, without IO and clock:
@@ -32,6 +33,7 @@ mod farm;
 mod inputs;
 mod kind;
 mod ledger;
+mod line;
 mod logs;
 mod lookup;
 mod open;
@@ -43,6 +45,7 @@ mod run;
 mod shown;
 mod socket;
 mod stored;
+mod strays;
 mod version;
 
 pub use config::Config;

@@ -77,7 +77,7 @@ pub fn prefixed(data: &Json, name: &str) -> Json {
 
 /// Has a node tell what it logs, or not any more.
 pub async fn subscribe(node: &Node, client: &dyn NodeClient, listens: bool) {
-    let asked = object! {"clientId": node.sid.as_str(), "enabled": listens};
+    let asked = object! {"clientId": &*node.sid, "enabled": listens};
     let request = http::Request::builder()
         .method(Method::PATCH)
         .uri("/internal/logs/subscribe")

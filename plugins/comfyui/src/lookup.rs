@@ -10,7 +10,14 @@ use tabane_api::{Attempt, Found, NodeClient, NodeError, Stopped};
 use tokio::time::{Instant, sleep};
 
 /// How long a prompt that was taken back may take to be gone.
-const STOPS: Duration = Duration::from_secs(15);
+pub const STOPS: Duration = Duration::from_secs(10);
+
+/// How long a prompt may be on its way to a node that did not say whether it took it: one that is busy, or has much to look at,
+/// takes it that much later, whether or not anybody waits for its answer.
+pub const ARRIVES: Duration = Duration::from_secs(2);
+
+/// How long until it is looked for again.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// Where a prompt is on a node.
 pub enum Look {
@@ -23,14 +30,13 @@ pub enum Look {
 }
 
 /// Looks for a prompt on a node.
+///
+/// First among what is not over: what ends meanwhile is in the history by then. And what ran there under this id before, and is
+/// in the history still, is not taken for it.
 pub async fn look(client: &dyn NodeClient, id: &str) -> Result<Look, NodeError> {
-    if let Some(entry) = entry(client, id).await? {
-        return Ok(Look::Over(Box::new(entry)));
-    }
     if waits_or_runs(client, id).await? {
         return Ok(Look::There);
     }
-    // It may have ended between the two.
     Ok(match entry(client, id).await? {
         Some(entry) => Look::Over(Box::new(entry)),
         None => Look::Nowhere,
@@ -59,10 +65,14 @@ pub async fn find(attempt: &Attempt, client: &dyn NodeClient) -> Result<Found, N
     let Some(id) = &attempt.need.work else {
         return Ok(Found::CannotTell);
     };
-    Ok(match look(client, id).await? {
-        Look::Nowhere => Found::Nothing,
-        _ => Found::Handle(id.clone()),
-    })
+    let until = Instant::now() + ARRIVES;
+    loop {
+        match look(client, id).await? {
+            Look::Nowhere if Instant::now() < until => sleep(AGAIN).await,
+            Look::Nowhere => return Ok(Found::Nothing),
+            _ => return Ok(Found::Handle(id.clone())),
+        }
+    }
 }
 
 /// Takes a prompt back that was handed over; returns when the node is not at it any more.
@@ -74,21 +84,36 @@ pub async fn cancel(
     let Some(id) = &attempt.need.work else {
         return Ok(Stopped::Unknown);
     };
-    let node = kind
-        .nodes()
-        .into_iter()
-        .find(|node| *node.name == *client.name());
-    let until = Instant::now() + STOPS;
+    let node = kind.node_named(client.name());
+    // Whoever handed it over may have been broken off before the node took it.
+    let arrives = match &attempt.handle {
+        Some(_) => Duration::ZERO,
+        None => ARRIVES,
+    };
+    let came = Instant::now();
     loop {
         interrupt(node.as_deref(), client, id).await?;
-        if !waits_or_runs(client, id).await? {
+        let is_there = waits_or_runs(client, id).await?;
+        if !is_there && came.elapsed() >= arrives {
+            if let (Some(prompt), Some(node)) = (kind.desk.ledger.get(id), &node) {
+                prompt.is_off(node.id);
+            }
             return Ok(Stopped::Idle);
         }
-        if Instant::now() >= until {
+        if came.elapsed() >= STOPS {
             return Ok(Stopped::Unknown);
         }
-        sleep(Duration::from_millis(300)).await;
+        sleep(AGAIN).await;
     }
+}
+
+/// Ends a prompt on a node. Whether the node is not at it any more.
+pub async fn end(node: &Node, client: &dyn NodeClient, id: &str) -> Result<bool, NodeError> {
+    if !waits_or_runs(client, id).await? {
+        return Ok(true);
+    }
+    interrupt(Some(node), client, id).await?;
+    Ok(!waits_or_runs(client, id).await?)
 }
 
 /// Ends a prompt on a node, and no other one.

@@ -1,10 +1,12 @@
 //! A gateway that comes back takes up what was kept: prompts that wait or run, and the history.
 
 use crate::attend;
+use crate::clock::now_ms;
 use crate::config::History;
 use crate::ending;
 use crate::entry::Entry;
 use crate::files::Files;
+use crate::frames::Frame;
 use crate::json::Json;
 use crate::kind::Comfyui;
 use crate::ledger::{Label, Phase, Prompt};
@@ -19,6 +21,9 @@ use tokio::time::sleep;
 
 /// How many jobs are read at once.
 const PAGE: usize = 500;
+
+/// What ended so long before the start, milliseconds, may not have been heard of: as long as a client that is away is waited for.
+const JUST: i64 = 60_000;
 
 /// The largest prompt that is read back, bytes.
 const MOST: usize = 256 << 20;
@@ -41,6 +46,7 @@ pub async fn open(kind: &Comfyui, host: &Arc<dyn Host>) {
         tracing::error!(service = host.service(), %error, "what was kept cannot be read; trying again");
         sleep(Duration::from_secs(u64::from(tries.min(10)))).await;
     }
+    tell_ends(kind, host).await;
     ending::trim(kind);
     kind.desk.ready.send_replace(true);
     // Nodes that said meanwhile what they can do were not held against what was still being read.
@@ -130,6 +136,34 @@ async fn one(kind: &Comfyui, host: &Arc<dyn Host>, job: &JobView) -> Result<(), 
     let at = ending::ended_at(job);
     kind.desk.ledger.over(&prompt, at, Arc::new(summary));
     Ok(())
+}
+
+/// Whoever was connected as the gateway went down may not have heard of what ended then, and hears of it when they come back.
+/// One who had heard of it hears it again: that they had is not known.
+async fn tell_ends(kind: &Comfyui, host: &Arc<dyn Host>) {
+    let since = now_ms() - JUST;
+    for prompt in kind.desk.ledger.past_since(since) {
+        let (Some(client), Some(job)) = (prompt.label.client.as_deref(), prompt.job()) else {
+            continue;
+        };
+        let made = ending::summary(&prompt).and_then(|summary| summary.made.clone());
+        let entry = match made {
+            Some(made) => *made,
+            None => match entry(host, &job).await {
+                Ok(entry) => entry,
+                Err(error) => {
+                    tracing::warn!(prompt = %prompt.id, %error, "how a prompt ended cannot be read");
+                    continue;
+                }
+            },
+        };
+        let executed = entry.outputs.iter();
+        let executed = executed.map(|(node, made)| entry.executed(&prompt.id, node, made));
+        let frames = executed.chain(entry.last_word());
+        for frame in frames.chain([Frame::end(&prompt.id)]) {
+            kind.desk.clients.send(client, frame);
+        }
+    }
 }
 
 /// What a prompt was taken in with.

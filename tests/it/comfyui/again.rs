@@ -46,11 +46,15 @@ async fn the_same_prompt_under_the_same_id_is_executed_once_and_answered_alike_a
     }
     let all: usize = farm.nodes.iter().map(|node| taken(node).len()).sum();
     assert_eq!(all, 1);
-    // What is not in the history any more is nobody's.
-    client.post("/history", &json!({"delete": [ID]})).await;
-    let third = client.post("/prompt", &body(&colour(3, "x"))).await;
-    assert_eq!(third.status, 200, "{third:?}");
-    client.finished(ID).await;
+    // What is not in the history any more is nobody's, from that moment on.
+    for i in 3..13 {
+        client.post("/history", &json!({"delete": [ID]})).await;
+        let next = client.post("/prompt", &body(&colour(i, "x"))).await;
+        assert_eq!(next.status, 200, "{next:?}");
+        let entry = client.finished(ID).await;
+        assert_eq!(entry["prompt"][2], colour(i, "x"));
+        assert_eq!(entry["outputs"]["2"]["images"].as_array().unwrap().len(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

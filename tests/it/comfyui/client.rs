@@ -59,6 +59,18 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Reply {
+        let answer = self.try_ask(method, path, headers, body).await;
+        answer.unwrap_or_else(|| panic!("no answer to {method} {path}"))
+    }
+
+    /// The same, of a gateway that may not be there.
+    async fn try_ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Option<Reply> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address));
@@ -68,15 +80,22 @@ impl Client {
         }
         let request = request.body(Full::new(body.into())).unwrap();
         let asked = timeout(LONG, async {
-            let (head, body) = self.http.request(request).await.unwrap().into_parts();
-            Reply {
+            let (head, body) = self.http.request(request).await.ok()?.into_parts();
+            Some(Reply {
                 status: head.status,
                 headers: head.headers,
-                body: body.collect().await.unwrap().to_bytes(),
-            }
+                body: body.collect().await.ok()?.to_bytes(),
+            })
         });
-        let answer = asked.await;
-        answer.unwrap_or_else(|_| panic!("no answer to {method} {path}"))
+        asked.await.ok()?
+    }
+
+    pub(crate) async fn try_get(&self, path: &str) -> Option<Reply> {
+        self.try_ask("GET", path, &[], "").await
+    }
+
+    pub(crate) async fn try_post(&self, path: &str, body: &Value) -> Option<Reply> {
+        self.try_ask("POST", path, &[], body.to_string()).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {

@@ -1,7 +1,7 @@
 //! Many ComfyUI servers as one, as clients see them: simulated nodes, the real gateway before them.
 
 mod again;
-mod client;
+pub(crate) mod client;
 mod clients;
 mod differing;
 mod foreign;
@@ -10,7 +10,7 @@ mod outputs;
 mod pages;
 mod parity;
 mod previews;
-mod prompts;
+pub(crate) mod prompts;
 mod queue;
 mod scripts;
 mod secrets;
@@ -37,15 +37,28 @@ use tokio::time::timeout;
 pub(crate) struct Farm {
     pub(crate) nodes: Vec<ComfyNode>,
     pub(crate) scene: Scene,
-    more: More,
+    pub(crate) more: More,
 }
 
 /// What is in the file besides nodes: what stands in the kind's block, and lines of the service and at the top.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct More {
     pub(crate) kind: &'static str,
     pub(crate) service: &'static str,
+    /// More of how nodes are probed.
+    pub(crate) health: &'static str,
     pub(crate) top: &'static str,
+}
+
+impl Default for More {
+    fn default() -> Self {
+        More {
+            kind: "",
+            service: "",
+            health: "timeout: 2s",
+            top: "",
+        }
+    }
 }
 
 // === impl Farm ===
@@ -171,7 +184,7 @@ impl Farm {
 /// Nodes without their gateway.
 pub(crate) struct Down {
     pub(crate) nodes: Vec<ComfyNode>,
-    more: More,
+    pub(crate) more: More,
     file: PathBuf,
     dir: TempDir,
     client: Http<HttpConnector, Full<Bytes>>,
@@ -182,9 +195,19 @@ pub(crate) struct Down {
 impl Down {
     /// The gateway comes back, on the same data and another port.
     pub(crate) async fn up(self) -> Farm {
-        let source = Source::File(self.file.clone());
-        let loaded = app().load(&source).unwrap();
-        let gateway = app().start(source, loaded).await.unwrap();
+        // Within one process, the last tasks of the one that went down may still have its data.
+        let started = timeout(LONG, async {
+            loop {
+                let source = Source::File(self.file.clone());
+                let loaded = app().load(&source).unwrap();
+                match app().start(source, loaded).await {
+                    Ok(gateway) => return gateway,
+                    Err(error) => assert!(format!("{error:#}").contains("another gateway")),
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let gateway = started.await.expect("its data is free");
         let scene = Scene {
             gateway,
             client: self.client,
@@ -231,7 +254,7 @@ fn names(nodes: &[ComfyNode]) -> Vec<String> {
 }
 
 /// A service `image`, probed often, whose pool these are.
-fn file(nodes: &[ComfyNode], pool: &[String], more: More) -> String {
+pub(crate) fn file(nodes: &[ComfyNode], pool: &[String], more: More) -> String {
     let mut yaml = format!("{}\ndata_dir: data\nnodes:\n", more.top);
     for (name, node) in names(nodes).iter().zip(nodes) {
         let url = node.url();
@@ -242,8 +265,10 @@ fn file(nodes: &[ComfyNode], pool: &[String], more: More) -> String {
         yaml,
         "services:\n  image:\n    kind: {{comfyui: {{{kind}}}}}"
     );
-    yaml.push_str(
-        "    health: {interval: 50ms, interval_down: 50ms, timeout: 2s, rise: 1, fall: 2}\n",
+    let health = more.health;
+    let _ = writeln!(
+        yaml,
+        "    health: {{interval: 50ms, interval_down: 50ms, rise: 1, fall: 2, {health}}}"
     );
     let _ = writeln!(yaml, "    pool: [{}]\n    routes: [/]", pool.join(", "));
     for line in more.service.lines() {

@@ -7,9 +7,15 @@ use crate::ledger::{Phase, Prompt};
 use crate::lookup;
 use crate::python;
 use crate::reply::{Reply, broken, empty, json, ok};
+use futures::future::join_all;
 use http::StatusCode;
 use std::sync::Arc;
-use tabane_api::Refusal;
+use std::time::Duration;
+use tabane_api::{NodeError, Refusal};
+use tokio::time::timeout;
+
+/// How long whoever takes a prompt back waits until its node has heard of it.
+const TOLD: Duration = Duration::from_secs(3);
 
 impl Call<'_> {
     /// `POST /queue`: prompts that wait are taken out.
@@ -55,9 +61,7 @@ impl Call<'_> {
                 running.into_iter().filter(own).collect()
             }
         };
-        for prompt in hit {
-            self.end(&prompt).await;
-        }
+        join_all(hit.iter().map(|prompt| self.end(prompt))).await;
         Ok(empty(StatusCode::OK))
     }
 
@@ -116,17 +120,22 @@ impl Call<'_> {
     }
 
     /// Ends a prompt that runs: its node says what is left of it. One that the node cannot be told of is taken back all the
-    /// same.
+    /// same, and the node is told when it can be.
     async fn end(&self, prompt: &Arc<Prompt>) {
         let Some((at, name)) = prompt.runs_at() else {
             return;
         };
+        // Whoever runs it looks after what is not there yet.
         prompt.take_back();
         let node = self.kind.desk.farm.get(at);
-        let told = match self.kind.client(at) {
-            Some(client) => lookup::interrupt(node.as_deref(), &*client, &prompt.id).await,
-            None => return,
+        let Some(client) = self.kind.client(at) else {
+            return;
         };
+        let told = timeout(
+            TOLD,
+            lookup::interrupt(node.as_deref(), &*client, &prompt.id),
+        );
+        let told = told.await.unwrap_or(Err(NodeError::Timeout));
         if let Err(error) = told {
             tracing::warn!(prompt = %prompt.id, endpoint = %name, %error, "a node cannot be told to interrupt a prompt; it is taken back");
             if let Some(job) = prompt.job()

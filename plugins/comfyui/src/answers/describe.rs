@@ -2,12 +2,15 @@
 
 use super::Call;
 use crate::attend;
+use crate::farm::Merged;
 use crate::json::{Json, Object, object};
 use crate::kind::Comfyui;
 use crate::needs::Folder;
 use crate::reply::{Reply, ok};
 use futures::future::join_all;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// What nodes said of themselves within this is taken as new.
 const FRESH: Duration = Duration::from_secs(2);
@@ -15,11 +18,14 @@ const FRESH: Duration = Duration::from_secs(2);
 /// How long nodes are waited for that are asked what they can do: the others do not wait for one that does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a pool of which nobody is known yet is waited for: it was put together a moment ago, or all are down.
+const NEW: Duration = Duration::from_secs(5);
+
 impl Call<'_> {
     /// `GET /object_info`, `GET /object_info/{class}`
     pub(super) async fn object_info(&self, class: Option<&str>) -> Reply {
         refresh(self.kind, FRESH).await;
-        let Some(merged) = self.kind.merged() else {
+        let Ok(merged) = timeout(NEW, self.until_told()).await else {
             return Err(tabane_api::Refusal::Overloaded(
                 "no ComfyUI node has said yet what it can do; try again soon".into(),
             ));
@@ -33,6 +39,18 @@ impl Call<'_> {
             Some(class) => merged.info.with_files(Some(class), &uploaded),
         };
         Ok(ok(&told))
+    }
+
+    /// All nodes as one: where all that are in the pool are new, as soon as one has said what it can do.
+    async fn until_told(&self) -> Arc<Merged> {
+        let farm = &self.kind.desk.farm;
+        loop {
+            let version = farm.version();
+            match self.kind.merged() {
+                Some(merged) => return merged,
+                None => farm.says_more(version).await,
+            }
+        }
     }
 
     /// `GET /system_stats`: the home node's system, and the cards of all.
@@ -103,7 +121,7 @@ pub(super) async fn refresh(kind: &Comfyui, fresh: Duration) {
             // To its end, whether or not whoever asked stays: the next one has it then.
             let asked =
                 tokio::spawn(async move { attend::ask(&kind, &node, &*client, fresh).await });
-            let _ = tokio::time::timeout(PATIENCE, asked).await;
+            let _ = timeout(PATIENCE, asked).await;
         })
     });
     join_all(asked.collect::<Vec<_>>()).await;

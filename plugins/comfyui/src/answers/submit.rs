@@ -21,7 +21,7 @@ use crate::workflow::Workflow;
 use http::{Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
-use tabane_api::{Body, Caller, Need, Urgency, Work};
+use tabane_api::{Body, Caller, JobView, Need, Refusal, Urgency, Work};
 use tokio::time::timeout;
 
 /// How long until a free node has to be asked, and how long its word is waited for then.
@@ -136,7 +136,7 @@ impl Call<'_> {
             keep: Some(kind.setup.config.history.keep.0),
         };
         let mut verdict = prompt.verdict.subscribe();
-        let job = match self.host.submit(work).await {
+        let job = match self.submit_new(work).await {
             Ok(job) => job,
             Err(why) => {
                 kind.desk.ledger.forget(&prompt);
@@ -169,6 +169,16 @@ impl Call<'_> {
             ),
             _ => ok(&answer),
         })
+    }
+
+    /// Hands a prompt in as a job. One of its id that is over was forgotten a moment ago, and is still being deleted.
+    async fn submit_new(&self, work: Work) -> Result<JobView, Refusal> {
+        let job = self.host.submit(work.clone()).await?;
+        if !job.state.is_over() {
+            return Ok(job);
+        }
+        self.host.forget(&job.id).await?;
+        self.host.submit(work).await
     }
 
     /// The answer to a prompt that was taken in before; `None`: there is none of this id.

@@ -17,6 +17,8 @@
 //! node for its own would be fooled, but only where it connects under an id that was used less than a minute before by
 //! somebody who did not stay for the end.
 //!
+//! A gateway that comes back keeps for them what ended just before it went down, since it does not know who heard of it.
+//!
 //! **Who connects while jobs of its own run** is then told, of each, the latest `executing` and `progress_state`. (A real server
 //! tells the first of them, without the prompt.)
 //!

@@ -39,12 +39,18 @@ pub struct ComfyKnobs {
     pub history_lag_ms: u64,
     /// What becomes of the answer to `POST /prompt`.
     pub submission: Submission,
+    /// How long it looks at a prompt before it takes it, which it does whether or not anybody waits for its answer.
+    pub take_ms: u64,
+    /// It looks at prompts, and takes none until this is over.
+    pub undecided: bool,
     /// `POST /prompt` is answered 429 while so many are in the queue, as a hosted one does.
     pub queue_limit: Option<usize>,
     /// How long until any request is answered.
     pub answer_ms: u64,
     /// The only status it answers with.
     pub status: Option<u16>,
+    /// The only status it answers `GET /view` with: its disk is broken.
+    pub view_status: Option<u16>,
     /// It takes requests and never answers.
     pub hang: bool,
     /// Sockets stay open, and nothing comes.
@@ -78,9 +84,12 @@ impl Default for ComfyKnobs {
             crash_at: None,
             history_lag_ms: 0,
             submission: Submission::Answer,
+            take_ms: 0,
+            undecided: false,
             queue_limit: None,
             answer_ms: 0,
             status: None,
+            view_status: None,
             hang: false,
             silent_sockets: false,
             refuse_sockets: false,

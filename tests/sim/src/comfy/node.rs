@@ -91,6 +91,13 @@ impl ComfyNode {
         }
     }
 
+    /// Drops all connections on which something is asked, without an answer. What was asked is done.
+    pub fn drop_connections(&self) {
+        if let Some(process) = &self.process {
+            process.server.dropped.send_modify(|times| *times += 1);
+        }
+    }
+
     /// Kills its process, as `kill -9` does, and waits until its port is free. What was queued, running and in the history is
     /// gone; files are there.
     pub async fn crash(&mut self) {
@@ -155,12 +162,16 @@ async fn serve(listener: TcpListener, server: Arc<Server>) {
         let Ok((stream, _)) = accepted else { continue };
         let _ = stream.set_nodelay(true);
         let server = server.clone();
+        let mut dropped = server.dropped.subscribe();
         tasks.spawn(async move {
             let own = server.clone();
             let service = service_fn(move |request| routes::answer(own.clone(), request));
             let serving = auto::Builder::new(TokioExecutor::new());
             let served = serving.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            let _ = unfrozen(&server, served).await;
+            tokio::select! {
+                _ = unfrozen(&server, served) => {}
+                _ = dropped.changed() => {}
+            }
         });
     }
 }

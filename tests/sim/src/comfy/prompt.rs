@@ -13,6 +13,8 @@ use rand::RngExt;
 use serde_json::Number;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
 
 /// Accepts a prompt, or says why not. An error drops the connection, as the knobs say.
 pub(crate) async fn post(server: &Arc<Server>, call: &Call) -> io::Result<Reply> {
@@ -20,6 +22,10 @@ pub(crate) async fn post(server: &Arc<Server>, call: &Call) -> io::Result<Reply>
     if knobs.submission == Submission::DropBefore {
         return Err(io::Error::other("dropped before the prompt was taken"));
     }
+    if knobs.take_ms > 0 {
+        sleep(Duration::from_millis(knobs.take_ms)).await;
+    }
+    server.until_knobs(|knobs| !knobs.undecided).await;
     if knobs
         .queue_limit
         .is_some_and(|limit| server.queue.lock().remaining() >= limit)

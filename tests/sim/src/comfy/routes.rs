@@ -146,7 +146,17 @@ async fn route(server: &Arc<Server>, call: Call) -> io::Result<Reply> {
     let get = call.method == Method::GET;
     let post = call.method == Method::POST;
     let reply = match parts.as_slice() {
-        ["prompt"] if post => return prompt::post(server, &call).await,
+        // It is done to its end, whether or not whoever asked stays.
+        ["prompt"] if post => {
+            let server = server.clone();
+            let taken = tokio::spawn(async move {
+                tokio::select! {
+                    taken = prompt::post(&server, &call) => taken,
+                    () = server.killed() => Err(io::Error::other("its process died")),
+                }
+            });
+            return taken.await.map_err(io::Error::other)?;
+        }
         ["prompt"] if get => ok(&server.exec_info()),
         ["queue"] if get => ok(&server
             .queue
@@ -161,7 +171,10 @@ async fn route(server: &Arc<Server>, call: Call) -> io::Result<Reply> {
         ["upload", kind @ ("image" | "mask")] if post => {
             upload::post(server, &call, *kind == "mask").await
         }
-        ["view"] if get => view::get(server, &call).await,
+        ["view"] if get => match server.knobs().view_status {
+            Some(status) => empty(StatusCode::from_u16(status).unwrap_or_default()),
+            None => view::get(server, &call).await,
+        },
         ["internal", ..] if path.starts_with("/api/") => missing(&call),
         _ => match users::answer(server, &call, &parts)
             .or_else(|| info::answer(server, &call, &parts))

@@ -35,6 +35,8 @@ pub(crate) struct Server {
     pub(crate) interrupted: watch::Sender<bool>,
     /// How often all sockets were cut.
     pub(crate) cut: watch::Sender<u64>,
+    /// How often all connections were dropped on which something is asked.
+    pub(crate) dropped: watch::Sender<u64>,
     killed: watch::Sender<bool>,
 }
 
@@ -86,6 +88,7 @@ impl Server {
             wake: Notify::new(),
             interrupted: watch::channel(false).0,
             cut: watch::channel(0).0,
+            dropped: watch::channel(0).0,
             killed: watch::channel(false).0,
         }
     }
