@@ -6,6 +6,7 @@
 mod arrays;
 mod bodies;
 mod comfyui;
+mod comfyui_beside_llm;
 mod comfyui_fire;
 mod crash;
 mod deploy;

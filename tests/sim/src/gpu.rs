@@ -114,6 +114,19 @@ impl OnGpu {
         Some(true)
     }
 
+    /// It has so much loaded from now on, all its models together. `false`: there is too little, and nothing changes.
+    pub(crate) fn holds(&self, mib: u64) -> bool {
+        let mut card = self.gpu.0.lock();
+        let own = card.servers.get(&self.id).map_or(0, |own| own.loaded_mib);
+        if card.free_mib() + own < mib {
+            card.counts.out_of_memory += 1;
+            return false;
+        }
+        card.counts.loads += u64::from(mib > own);
+        card.servers.entry(self.id).or_default().loaded_mib = mib;
+        true
+    }
+
     pub(crate) fn begin(&self) {
         let mut card = self.gpu.0.lock();
         let mut servers = card.servers.iter();

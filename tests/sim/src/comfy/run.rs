@@ -55,7 +55,13 @@ pub(crate) async fn run(server: Arc<Server>) {
             Next::Execute(item) => {
                 let client = item.client().map(str::to_owned);
                 server.now.lock().client = client.clone();
+                if let Some(gpu) = &server.on_gpu {
+                    gpu.begin();
+                }
                 let ended = Run::of(&server, &item).execute(&mut cache).await;
+                if let Some(gpu) = &server.on_gpu {
+                    gpu.end();
+                }
                 server.now.lock().node = None;
                 let lag = server.knobs().history_lag_ms;
                 if lag > 0 {

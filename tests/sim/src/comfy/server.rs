@@ -8,6 +8,7 @@ use super::library::Library;
 use super::queue::{Item, Queue};
 use super::seen::{Record, Saw};
 use super::spec::{Model, Spec};
+use crate::gpu::{Gpu, OnGpu};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(crate) struct Server {
     pub(crate) hub: Hub,
     pub(crate) now: Mutex<Now>,
     card: Mutex<IndexMap<String, u64>>,
+    /// Where it stands on a card that others have too.
+    pub(crate) on_gpu: Option<OnGpu>,
     wake: Notify,
     pub(crate) interrupted: watch::Sender<bool>,
     /// How often all sockets were cut.
@@ -76,6 +79,7 @@ impl Server {
         record.note(Saw::Began);
         Server {
             library: Library::of(&spec),
+            on_gpu: spec.shared.as_ref().map(Gpu::join),
             spec,
             knobs,
             record,
@@ -222,6 +226,10 @@ impl Server {
         while card.values().sum::<u64>() + model.mib > room {
             card.shift_remove_index(0);
         }
+        let all = card.values().sum::<u64>() + model.mib;
+        if self.on_gpu.as_ref().is_some_and(|gpu| !gpu.holds(all)) {
+            return Load::OutOfMemory;
+        }
         card.insert(key, model.mib);
         drop(card);
         self.record.note(Saw::Loaded {
@@ -232,10 +240,17 @@ impl Server {
 
     pub(crate) fn unload(&self) {
         self.card.lock().clear();
+        if let Some(gpu) = &self.on_gpu {
+            gpu.asked();
+            gpu.holds(0);
+        }
     }
 
     /// How much of the card's memory is free, MiB.
     pub(crate) fn free_mib(&self) -> u64 {
+        if let Some(gpu) = &self.on_gpu {
+            return gpu.free_mib();
+        }
         self.room().saturating_sub(self.card.lock().values().sum())
     }
 

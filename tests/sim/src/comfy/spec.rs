@@ -1,6 +1,7 @@
 //! What a node is for as long as its process runs: its version, card, models and classes.
 
 use super::knobs::ComfyKnobs;
+use crate::gpu::Gpu;
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -33,6 +34,8 @@ pub struct Spec {
     pub stamps_since: Option<Instant>,
     /// How it behaves at first.
     pub knobs: ComfyKnobs,
+    /// The card that it shares with other servers, whose memory counts then.
+    pub shared: Option<Gpu>,
 }
 
 /// A model file.
@@ -68,6 +71,7 @@ impl Spec {
             cors: None,
             stamps_since: None,
             knobs: ComfyKnobs::default(),
+            shared: None,
         }
     }
 
@@ -80,6 +84,12 @@ impl Spec {
     /// The same, with another model.
     pub fn model(mut self, folder: &str, name: &str, mib: u64) -> Self {
         self.models.push(Model::new(folder, name, mib));
+        self
+    }
+
+    /// The same, on a card that it shares.
+    pub fn on(mut self, gpu: &Gpu) -> Self {
+        self.shared = Some(gpu.clone());
         self
     }
 

@@ -5,6 +5,7 @@ use super::knobs::LlmKnobs;
 use super::runner::Runner;
 use super::seen::Record;
 use super::spec::{Engine, Spec};
+use crate::gpu::{Gpu, OnGpu};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,8 @@ pub(crate) struct Shelf {
     turn: tokio::sync::Mutex<()>,
     /// How many wait for models to be loaded.
     pending: AtomicUsize,
+    /// Where it stands on a card that others have too.
+    on_gpu: Option<OnGpu>,
     /// Its process is dead.
     killed: Arc<watch::Sender<bool>>,
 }
@@ -87,6 +90,7 @@ impl Shelf {
             turn: tokio::sync::Mutex::default(),
             pending: AtomicUsize::new(0),
             killed,
+            on_gpu: spec.shared.as_ref().map(Gpu::join),
             spec,
             knobs,
             record,
@@ -116,6 +120,9 @@ impl Shelf {
                     let _ = self.load_apart(model).await;
                 }
             }
+        }
+        if let Some(gpu) = &self.on_gpu {
+            gpu.begin();
         }
         Ok(Hold {
             shelf: self.clone(),
@@ -188,6 +195,9 @@ impl Shelf {
                 && taken + self.spec.models[model].mib <= self.spec.vram_mib;
             // What fits nowhere is loaded alone, and works from the machine's own memory.
             if fits || loaded().count() == 0 {
+                if let Some(gpu) = &self.on_gpu {
+                    gpu.holds(taken + self.spec.models[model].mib);
+                }
                 places[model].state = State::Loading;
                 return true;
             }
@@ -229,6 +239,12 @@ impl Shelf {
         };
         place.state = State::Away;
         place.until = None;
+        if let Some(gpu) = &self.on_gpu {
+            let loaded = places.iter().zip(&self.spec.models);
+            let loaded = loaded.filter(|(place, _)| place.state != State::Away);
+            gpu.asked();
+            gpu.holds(loaded.map(|(_, model)| model.mib).sum());
+        }
         drop(places);
         self.runners[model].forget();
         self.record
@@ -311,6 +327,9 @@ impl Drop for Hold {
             return;
         };
         place.users = place.users.saturating_sub(1);
+        if let Some(gpu) = &self.shelf.on_gpu {
+            gpu.end();
+        }
         if place.users == 0 && self.shelf.spec.engine == Engine::Ollama {
             place.until = place.keep.map(|keep| Instant::now() + keep);
         }

@@ -1,6 +1,7 @@
 //! What a node is for as long as its process runs: its engine, its models, how much it works on at once.
 
 use super::knobs::LlmKnobs;
+use crate::gpu::Gpu;
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -38,6 +39,8 @@ pub struct Spec {
     pub router: bool,
     /// How it behaves at first.
     pub knobs: LlmKnobs,
+    /// The card that it shares with other servers, whose memory counts then.
+    pub shared: Option<Gpu>,
 }
 
 /// A program that serves models.
@@ -92,6 +95,7 @@ impl Spec {
             tells_hits: false,
             router: false,
             knobs: LlmKnobs::default(),
+            shared: None,
         }
     }
 
@@ -133,6 +137,12 @@ impl Spec {
     /// The same, working on so many requests at once.
     pub fn slots(mut self, slots: usize) -> Self {
         self.slots = slots;
+        self
+    }
+
+    /// The same, on a card that it shares.
+    pub fn on(mut self, gpu: &Gpu) -> Self {
+        self.shared = Some(gpu.clone());
         self
     }
 
