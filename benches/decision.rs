@@ -52,6 +52,7 @@ fn fleet(n: usize, now: Instant) -> (Fleet, Vec<EndpointId>) {
         },
         slots: 1,
         takes: fleet::Takes::default(),
+        slots_said: true,
         drained: false,
         health: HealthPlan::default(),
         drain: Duration::ZERO,
