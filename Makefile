@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-render test test-real lint bench bench-jobs bench-schedule bench-gateway storm fuzz doc image
+.PHONY: help setup run demo-render test test-real lint bench bench-comfyui bench-gateway bench-jobs bench-llm bench-schedule storm fuzz doc image
 
 help: ## Print what there is to make
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
@@ -19,6 +19,7 @@ test: setup lint ## All tests, lints and doctests
 test-real: setup ## Try the gateway with clients and servers of others (curl, wrk, Gradio, Blender, ComfyUI); says what it skips
 	@sh tests/real.sh
 	@sh tests/real/comfyui.sh
+	@sh tests/real/llm.sh
 
 lint: setup ## Formatting and clippy; licences where cargo-deny is installed
 	cargo fmt --all --check
@@ -29,6 +30,9 @@ bench: setup ## Time a scheduling decision; measure tabane beside nginx, HAProxy
 	cargo bench --bench decision
 	@sh benches/load.sh compare
 
+bench-comfyui: setup ## What the kind comfyui adds to a server: prompts, images, frames of 50 nodes, large files
+	@sh benches/load.sh comfyui
+
 bench-jobs: setup ## Durable submissions beside the disk's own rate, and what a backlog of 100 000 jobs costs
 	@sh benches/load.sh jobs
 
@@ -37,6 +41,9 @@ bench-schedule: setup ## What each policy is worth on four pools, on virtual tim
 
 bench-gateway: setup ## 600 jobs through the gateway itself with time running 50 times as fast, beside the same on virtual time
 	@sh benches/load.sh schedule
+
+bench-llm: setup ## Chats in front of four simulated engines, beside smg where SMG names it: first tokens, whole answers, CPU
+	@sh benches/load.sh llm
 
 storm: setup ## 200 reloads in a minute under load, sockets, streams and slow uploads: nobody may be harmed
 	@sh benches/load.sh storm

@@ -51,6 +51,7 @@ fn fleet(n: usize, now: Instant) -> (Fleet, Vec<EndpointId>) {
             h2: false,
         },
         slots: 1,
+        slots_said: true,
         takes: fleet::Takes::default(),
         slots_said: true,
         drained: false,

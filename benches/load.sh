@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the load benches on what ships: `compare` beside the peers that are installed, `jobs`, `schedule`, or `storm`.
+# Runs the load benches on what ships: `compare` beside the peers that are installed, `comfyui`, `jobs`, `schedule`, or `storm`.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
 use super::guard::{error, guard};
 use super::{Means, jobs, stream};
-use crate::dispatch::Question;
+use crate::dispatch::{Question, day};
 use crate::telemetry::PoolGauge;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -10,6 +10,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
+use std::time::SystemTime;
 
 /// The document that describes this API. A test holds it against the routes.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -26,6 +27,7 @@ pub(super) fn router(means: Means) -> Router {
         .route("/api/v1/queue", get(queue))
         .route("/api/v1/config", get(config))
         .route("/api/v1/explain", get(explain))
+        .route("/api/v1/usage", get(usage))
         .route("/api/v1/scale/{pool}", get(scale))
         .route("/api/v1/events", get(stream::events))
         .route("/api/v1/reload", post(reload))
@@ -143,6 +145,41 @@ fn no_node(name: &str) -> Response {
         "no_such_node",
         &format!("no node is named `{name}`; `GET /api/v1/nodes` lists them"),
     )
+}
+
+/// Which days.
+#[derive(Deserialize)]
+struct Days {
+    from: Option<String>,
+    to: Option<String>,
+}
+
+async fn usage(State(means): State<Means>, Query(days): Query<Days>) -> Response {
+    let today = day(SystemTime::now());
+    let to = days.to.unwrap_or_else(|| today.clone());
+    let from = days.from.unwrap_or_else(|| to.clone());
+    if !is_day(&from) || !is_day(&to) {
+        let why = "`from` and `to` are days, such as `2026-11-27`";
+        return error(StatusCode::BAD_REQUEST, "bad_request", why);
+    }
+    match means.dispatch.usage(&from, &to).await {
+        Ok(rows) => Json(json!({"from": from, "to": to, "usage": rows})).into_response(),
+        Err(why) => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store_unusable",
+            &why.to_string(),
+        ),
+    }
+}
+
+/// `2026-11-27`.
+fn is_day(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() == 10
+        && bytes.iter().enumerate().all(|(at, byte)| match at {
+            4 | 7 => *byte == b'-',
+            _ => byte.is_ascii_digit(),
+        })
 }
 
 async fn services(State(means): State<Means>) -> Response {

@@ -65,6 +65,24 @@ pub(super) struct ExplainArgs {
     at: AdminArgs,
 }
 
+#[derive(Args)]
+pub(super) struct UsageArgs {
+    /// The first day, in UTC (2026-11-27); without it, the last one
+    #[arg(long, value_name = "DAY")]
+    from: Option<String>,
+    /// The last day; without it, today
+    #[arg(long, value_name = "DAY")]
+    to: Option<String>,
+    /// Only this tenant's
+    #[arg(long)]
+    tenant: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: AdminArgs,
+}
+
 /// Exits 0 when the gateway is ready.
 pub(super) fn healthcheck(app: &App, args: &AdminArgs) -> ExitCode {
     done(
@@ -107,6 +125,50 @@ pub(super) fn reload(app: &App, args: &AdminArgs) -> ExitCode {
         Ok(())
     });
     done(asked)
+}
+
+/// Lists what answers used.
+pub(super) fn usage(app: &App, args: &UsageArgs) -> ExitCode {
+    done(Remote::find(app, &args.at).and_then(|remote| {
+        let days = [("from", &args.from), ("to", &args.to)];
+        let said = days.iter().filter_map(|(name, value)| {
+            let value = value.as_deref()?;
+            Some(format!("{name}={}", percent(value)))
+        });
+        let query = said.collect::<Vec<_>>().join("&");
+        let mut told: Value =
+            serde_json::from_str(&remote.get(&format!("/api/v1/usage?{query}"))?)?;
+        if let (Some(tenant), Some(rows)) = (&args.tenant, told["usage"].as_array_mut()) {
+            rows.retain(|row| row["tenant"] == tenant.as_str());
+        }
+        match args.json {
+            true => println!("{told:#}"),
+            false => table(&told["usage"]),
+        }
+        Ok(())
+    }))
+}
+
+fn table(rows: &Value) {
+    println!(
+        "{:<10} {:<14} {:<14} {:<28} {:<14} {:>8} {:>12} {:>12} {:>12}",
+        "day", "service", "tenant", "model", "node", "requests", "read", "cached", "made"
+    );
+    for row in rows.as_array().into_iter().flatten() {
+        let text = |key: &str| row[key].as_str().unwrap_or_default();
+        println!(
+            "{:<10} {:<14} {:<14} {:<28} {:<14} {:>8} {:>12} {:>12} {:>12}",
+            text("day"),
+            text("service"),
+            text("tenant"),
+            text("model"),
+            text("node"),
+            row["requests"],
+            row["read"],
+            row["cached"],
+            row["made"]
+        );
+    }
 }
 
 /// Says why a request would go where it would go.

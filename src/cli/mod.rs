@@ -39,6 +39,8 @@ enum Command {
     Nodes(admin::NodesArgs),
     /// List, follow, cancel and fetch jobs of a running gateway
     Jobs(jobs::JobsArgs),
+    /// List what answers used: tokens by day, tenant, model and node
+    Usage(admin::UsageArgs),
     /// Have a running gateway read its files again
     Reload(AdminArgs),
     /// Say why a request would go where it would go
@@ -95,6 +97,7 @@ impl App {
             Command::Healthcheck(args) => admin::healthcheck(&app, &args),
             Command::Nodes(args) => admin::nodes(&app, &args),
             Command::Jobs(args) => jobs::jobs(&app, &args),
+            Command::Usage(args) => admin::usage(&app, &args),
             Command::Reload(args) => admin::reload(&app, &args),
             Command::Explain(args) => admin::explain(&app, &args),
             Command::Simulate(args) => simulate::simulate(&app, &args),

@@ -62,6 +62,7 @@ impl Dispatch {
             tracing::warn!(%error, "what was learned of times cannot be kept");
         }
         self.write_shortages().await;
+        self.write_usage().await;
     }
 
     /// Deletes what was kept long enough.

@@ -7,7 +7,7 @@ use crate::schedule::TicketId;
 use crate::telemetry::EndpointMetrics;
 use std::sync::Arc;
 use std::time::Instant;
-use tabane_api::Need;
+use tabane_api::{Need, Usage};
 use tokio::sync::watch;
 
 /// Slots held on an endpoint. They are given back when it is dropped, whatever happened.
@@ -111,6 +111,13 @@ impl Lease {
     /// Whether the first byte of the node's answer came.
     pub fn began(&self) -> bool {
         self.began
+    }
+
+    /// The answer used this.
+    pub fn used(&self, usage: &Usage) {
+        let (name, tenant) = (&self.service.plan.name, &self.need.tenant);
+        self.shared
+            .count_usage(name, tenant, &self.upstream.name, usage);
     }
 
     /// The node is done with the work: its slots are free for others, while what came of it is still fetched.

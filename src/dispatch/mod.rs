@@ -33,6 +33,7 @@ mod spending;
 mod tests;
 mod times;
 mod upstream;
+mod usage;
 mod view;
 mod waiters;
 mod world;
@@ -47,6 +48,7 @@ pub use route::normalise;
 pub use scale::ScaleView;
 pub use times::Times;
 pub use upstream::Upstream;
+pub use usage::day;
 pub use view::{NodeView, PoolView, ServiceView};
 pub use world::{ListenerKey, LiveService, World, listener_keys};
 
@@ -103,6 +105,8 @@ struct Shared {
     over: AtomicBool,
     /// Runs jobs, where there is a store for them.
     runner: OnceLock<Arc<Runner>>,
+    /// What answers used.
+    used: usage::Used,
     /// Rung when the next due time may have changed.
     due: Notify,
     /// Counts what the prober has to look at: endpoints that came, went or moved.
@@ -140,6 +144,7 @@ impl Dispatch {
             closing: AtomicBool::new(false),
             over: AtomicBool::new(false),
             runner: OnceLock::new(),
+            used: usage::Used::default(),
             due: Notify::new(),
             membership: watch::channel(0).0,
         }))

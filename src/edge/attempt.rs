@@ -22,7 +22,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::Peer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use tabane_api::{OutOfMemory, Refusal, Seen};
+use tabane_api::{OutOfMemory, Refusal, Seen, Usage};
 use tokio::time::Instant;
 
 /// The error of a request that the gateway itself gives up; `ctx.refusal` says why.
@@ -251,6 +251,9 @@ pub(super) fn settle(ctx: &mut Ctx, notes: &mut Extensions) {
     if let Some(mut lease) = ctx.lease.take() {
         // That its card is too small for this is no failure of the node's.
         let short = notes.remove::<OutOfMemory>().is_some();
+        if let Some(usage) = notes.remove::<Usage>() {
+            lease.used(&usage);
+        }
         if short {
             lease.ran_out_of_memory();
         }

@@ -9,9 +9,8 @@ use super::outcome;
 use super::proxy::Edge;
 use super::relayed;
 use super::speech::Speech;
-use crate::fleet::End;
+use crate::fleet::{End, Failure};
 use bytes::Bytes;
-use http::header;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
@@ -165,22 +164,23 @@ async fn served(
     head: ResponseHeader,
     speech: &mut Speech,
 ) -> Result<Tried, Stop> {
-    let is_error = head.status.as_u16() >= 400;
     let may_fall_back = ctx.journey.as_ref().is_some_and(|j| j.has_choice());
     let mut read = Vec::new();
     // Where something was said already, the node's own head comes too late: its error is told in other words.
-    if is_error && (may_fall_back || speech.has_begun()) {
-        let Some(journey) = &ctx.journey else {
-            return Err(Refusal::ShuttingDown.into());
-        };
+    if head.status.as_u16() >= 400 && (may_fall_back || speech.has_begun()) {
+        let journey = ctx.journey.as_ref().ok_or(Refusal::ShuttingDown)?;
         let reads = exchange::read_some(&mut exchange, LOOKED_AT, &mut read);
         let whole = speech
             .meanwhile(session, journey, &ctx.notes, reads)
             .await?;
-        let falls_back = whole && may_fall_back && journey.falls_back(head.status, &read);
-        if falls_back || speech.has_begun() {
+        let is_failure = ctx.busy || ctx.bad_status;
+        let falls_back = is_failure || (whole && journey.falls_back(head.status, &read));
+        if (may_fall_back && falls_back) || speech.has_begun() {
             if let Some(lease) = ctx.lease.take() {
-                lease.end(End::Done);
+                lease.end(match ctx.bad_status {
+                    true => End::Failed(Failure::Status),
+                    false => End::Done,
+                });
             }
             let text = String::from_utf8_lossy(&read);
             let name = ctx.upstream.as_ref().map_or("-", |at| &at.name);
@@ -197,9 +197,6 @@ async fn served(
         let caller = journey.caller.clone();
         ctx.cookie = journey.remember(&admit::ask(session.req_header(), &caller), lease);
         journey.observe(Seen::Head(head.status, &head.headers), &mut ctx.notes);
-    }
-    if head.headers.contains_key(header::UPGRADE) {
-        tracing::debug!("a node offers another protocol, which nobody asked for");
     }
     relayed::give(edge, session, ctx, exchange, head, read.into(), speech).await?;
     Ok(Tried::Served)

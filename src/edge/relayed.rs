@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
-use tabane_api::{Refusal, Seen};
+use tabane_api::{Refusal, Seen, Usage};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -229,6 +229,9 @@ fn finish(ctx: &mut Ctx, journey: &Journey, notes: &mut Extensions) {
 fn broken(ctx: &mut Ctx, journey: &Journey, end: End) {
     journey.observe(Seen::Broken, &mut ctx.notes);
     if let Some(lease) = ctx.lease.take() {
+        if let Some(usage) = ctx.notes.remove::<Usage>() {
+            lease.used(&usage);
+        }
         lease.end(end);
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tabane_api::{KeepAlive, Refusal};
 use tokio::time::{Instant, sleep_until};
 
-/// So long nothing is said before a node's own head: until then its status passes untouched.
+/// So long nothing is said before a node's own head, unless more often is wanted: until then its status passes untouched.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// What was said to a client whose answer may take long.
@@ -100,7 +100,7 @@ impl Speech {
         let word = journey.keep_alive(notes).filter(|_| self.can)?;
         let at = match self.begun {
             true => self.last + word.every,
-            false => self.since + QUIET,
+            false => self.since + QUIET.min(word.every),
         };
         Some((at, word))
     }

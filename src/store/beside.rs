@@ -11,6 +11,29 @@ pub struct LearnedTime {
     pub value: String,
 }
 
+/// What answers used on a day.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct UsageRow {
+    /// The day in UTC: `2026-11-27`.
+    pub day: String,
+    /// The service.
+    pub service: String,
+    /// Who asked.
+    pub tenant: String,
+    /// The model.
+    pub model: String,
+    /// The node.
+    pub node: String,
+    /// How many answers.
+    pub requests: u64,
+    /// Tokens that were read.
+    pub read: u64,
+    /// Those of them that had been computed before, where engines say so.
+    pub cached: u64,
+    /// Tokens that were made.
+    pub made: u64,
+}
+
 /// How the store fares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreGauge {

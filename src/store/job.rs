@@ -16,7 +16,7 @@
 //! - A letter that still waits when what it is about is swept stays until it is delivered or given up.
 
 use super::StoreError;
-use super::beside::{LearnedTime, StoreGauge};
+use super::beside::{LearnedTime, StoreGauge, UsageRow};
 use super::blob::BlobRef;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -575,6 +575,12 @@ pub trait JobStore: Send + Sync {
 
     /// Keeps what was learned of times; of the others nothing changes.
     async fn learn(&self, times: Vec<LearnedTime>) -> Result<(), StoreError>;
+
+    /// Adds to what was used. What lies more than 400 days before the newest of it is forgotten.
+    async fn add_usage(&self, rows: Vec<UsageRow>) -> Result<(), StoreError>;
+
+    /// What was used from the first of these days to the last.
+    async fn usage(&self, from: String, to: String) -> Result<Vec<UsageRow>, StoreError>;
 
     /// Which of these blobs no row names: what a crash left behind.
     async fn orphans(&self, blobs: Vec<String>) -> Result<Vec<String>, StoreError>;

@@ -9,7 +9,7 @@ mod place;
 mod spool;
 mod sqlite;
 
-pub use beside::{LearnedTime, StoreGauge};
+pub use beside::{LearnedTime, StoreGauge, UsageRow};
 pub use blob::{BlobRef, BlobStore, BlobWriter};
 pub use files::BlobFiles;
 pub use job::{

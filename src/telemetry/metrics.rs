@@ -4,6 +4,7 @@ use super::gauges::{self, EdgeGauge, EndpointGauge, PoolGauge, ServiceGauge};
 use super::job_metrics::JobMetrics;
 use super::outcome::{Outcome, ProbeOutcome};
 use super::process;
+use super::usage::UsageMetrics;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -24,6 +25,7 @@ pub struct Metrics {
     services: Mutex<HashMap<String, Arc<ServiceMetrics>>>,
     endpoints: Mutex<HashMap<(String, String), Arc<EndpointMetrics>>>,
     jobs: JobMetrics,
+    usage: UsageMetrics,
 }
 
 /// What is counted of one service: handles, looked up once per world.
@@ -249,8 +251,10 @@ impl Metrics {
         let mut registry = Registry::with_prefix("tabane");
         let families = Families::register(&mut registry);
         let jobs = JobMetrics::register(&mut registry);
+        let usage = UsageMetrics::register(&mut registry);
         Metrics {
             jobs,
+            usage,
             registry,
             families,
             services: Mutex::default(),
@@ -261,6 +265,11 @@ impl Metrics {
     /// What is counted of jobs.
     pub fn jobs(&self) -> &JobMetrics {
         &self.jobs
+    }
+
+    /// What is counted of what answers used.
+    pub fn usage(&self) -> &UsageMetrics {
+        &self.usage
     }
 
     /// The handles of a service; the same ones for the same name.
@@ -422,6 +431,7 @@ impl Metrics {
     /// Drops the series of a service that is gone.
     pub fn forget_service(&self, service: &str) {
         self.jobs.forget_service(service);
+        self.usage.forget_service(service);
         let Some(gone) = self.services.lock().remove(service) else {
             return;
         };
@@ -561,6 +571,7 @@ mod tests {
     use super::*;
     use crate::telemetry::LetterOutcome;
     use tabane_api::JobState;
+    use tabane_api::Usage;
 
     fn rendered() -> String {
         let metrics = Metrics::new();
@@ -596,6 +607,14 @@ mod tests {
             spooled_bytes: 9,
         };
         metrics.turned_away(400);
+        let usage = Usage {
+            model: "m".into(),
+            read: 1,
+            first: Some(Duration::from_millis(5)),
+            each: Some(Duration::from_millis(5)),
+            ..Usage::default()
+        };
+        metrics.usage().count("any", "a", &usage);
         let jobs = metrics.jobs();
         jobs.add_service("any");
         jobs.accepted("any", 2);

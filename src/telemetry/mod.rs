@@ -11,6 +11,7 @@ mod log;
 mod metrics;
 mod outcome;
 mod process;
+mod usage;
 
 pub use access_line::AccessLine;
 pub use events::{Event, Events, Told};
@@ -21,3 +22,4 @@ pub use lines::Lines;
 pub use log::init as init_log;
 pub use metrics::{EndpointMetrics, Metrics, ServiceMetrics};
 pub use outcome::{Outcome, ProbeOutcome};
+pub use usage::UsageMetrics;

@@ -29,6 +29,8 @@ mod odd_bytes;
 mod opening;
 mod operator;
 mod process;
+mod relayer;
+mod relaying;
 mod reload;
 mod routing;
 mod scene;

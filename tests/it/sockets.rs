@@ -17,8 +17,12 @@ async fn socket(scene: &Scene) -> Socket {
     let (mut socket, _) = connect_async(format!("ws://{}/ws", scene.address()))
         .await
         .unwrap();
-    let greeting = socket.next().await.unwrap().unwrap();
-    assert!(greeting.is_text(), "{greeting:?}");
+    loop {
+        match socket.next().await.unwrap().unwrap() {
+            Message::Ping(_) => {}
+            greeting => break assert!(greeting.is_text(), "{greeting:?}"),
+        }
+    }
     socket
 }
 

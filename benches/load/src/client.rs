@@ -65,6 +65,11 @@ impl Connection {
     pub async fn post(&mut self, path: &str, n: u64) -> Result<()> {
         let head = format!("POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {n}\r\n\r\n");
         self.stream.write_all(head.as_bytes()).await?;
+        self.send(n).await?;
+        self.answer().await
+    }
+
+    async fn send(&mut self, n: u64) -> Result<()> {
         self.waste.resize(256 * 1024, b'x');
         let mut left = n;
         while left > 0 {
@@ -72,7 +77,7 @@ impl Connection {
             self.stream.write_all(&self.waste[..piece as usize]).await?;
             left -= piece;
         }
-        self.answer().await
+        Ok(())
     }
 
     /// Sends a request as it is, head and body, and reads the whole answer.
@@ -82,6 +87,38 @@ impl Connection {
         self.stream.write_all(request).await?;
         self.expect(wants).await?;
         Ok(())
+    }
+
+    /// Sends a request as it is, and gives the body of its answer.
+    ///
+    /// Errors: any status but 200, and a connection that ended.
+    pub async fn told(&mut self, request: &[u8]) -> Result<Vec<u8>> {
+        self.stream.write_all(request).await?;
+        let (head, length) = self.head(200).await?;
+        let end = head + length as usize;
+        while self.buffer.len() < end {
+            let n = self.stream.read_buf(&mut self.buffer).await?;
+            ensure!(n > 0, "the answer ended early");
+        }
+        Ok(self.buffer.drain(head..end).collect())
+    }
+
+    /// Uploads a file of `n` bytes in a form, as front ends do, and reads the whole answer.
+    ///
+    /// Errors: any status but 200, and a connection that ended.
+    pub async fn upload(&mut self, name: &str, n: u64) -> Result<()> {
+        let first = format!(
+            "--XX\r\nContent-Disposition: form-data; name=\"image\"; filename=\"{name}\"\r\n\r\n"
+        );
+        let last = "\r\n--XX--\r\n";
+        let length = n + (first.len() + last.len()) as u64;
+        let head = format!(
+            "POST /upload/image HTTP/1.1\r\nHost: bench\r\nContent-Type: multipart/form-data; boundary=XX\r\nContent-Length: {length}\r\n\r\n"
+        );
+        self.stream.write_all((head + &first).as_bytes()).await?;
+        self.send(n).await?;
+        self.stream.write_all(last.as_bytes()).await?;
+        self.answer().await
     }
 
     /// What an answer of `ask` carried as a header.
@@ -99,19 +136,8 @@ impl Connection {
     }
 
     async fn expect(&mut self, wants: u16) -> Result<()> {
-        self.buffer.clear();
-        let mut left = loop {
-            let n = self.stream.read_buf(&mut self.buffer).await?;
-            ensure!(n > 0, "the connection ended before the answer");
-            let mut headers = [httparse::EMPTY_HEADER; 64];
-            let mut response = httparse::Response::new(&mut headers);
-            if let httparse::Status::Complete(head) = response.parse(&self.buffer)? {
-                let status = response.code.unwrap_or_default();
-                ensure!(status == wants, "answered {status}");
-                let length = content_length(response.headers);
-                break length.saturating_sub((self.buffer.len() - head) as u64);
-            }
-        };
+        let (head, length) = self.head(wants).await?;
+        let mut left = length.saturating_sub((self.buffer.len() - head) as u64);
         if left > 0 {
             self.waste.resize(256 * 1024, 0);
         }
@@ -122,6 +148,27 @@ impl Connection {
             left -= n as u64;
         }
         Ok(())
+    }
+
+    /// Reads an answer's head, and maybe more: how long the head is, and the body.
+    async fn head(&mut self, wants: u16) -> Result<(usize, u64)> {
+        self.buffer.clear();
+        loop {
+            let n = self.stream.read_buf(&mut self.buffer).await?;
+            ensure!(n > 0, "the connection ended before the answer");
+            let mut headers = [httparse::EMPTY_HEADER; 64];
+            let mut response = httparse::Response::new(&mut headers);
+            if let httparse::Status::Complete(head) = response.parse(&self.buffer)? {
+                let status = response.code.unwrap_or_default();
+                ensure!(status == wants, "answered {status}");
+                // What was not changed may tell how long it is, and has no body.
+                let length = match status {
+                    304 => 0,
+                    _ => content_length(response.headers),
+                };
+                return Ok((head, length));
+            }
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Measures the gateway beside its peers in the same run, and storms it with reloads.
 
 mod client;
+mod comfyui;
 mod compare;
 mod gateway;
 mod jobs;
+mod llm;
 mod machine;
 mod node;
 mod peer;
@@ -41,6 +43,16 @@ enum What {
     Jobs(Jobs),
     /// The same jobs through the gateway with time running faster and on virtual time, which have to agree
     Schedule(Schedule),
+    /// Chats in front of simulated engines, beside other routers: time to the first token, whole answers, CPU
+    Llm(llm::Llm),
+    /// Simulated engines; prints their ports
+    #[command(hide = true)]
+    Engines {
+        /// Which
+        farm: llm::Farm,
+    },
+    /// What the kind `comfyui` adds to a simulated server: prompts, images, frames, large files
+    Comfyui(Comfyui),
     /// Nodes that answer at once; prints their ports
     #[command(hide = true)]
     Node {
@@ -131,11 +143,42 @@ struct Schedule {
     faster: f64,
 }
 
+/// What `comfyui` measures.
+const COMFYUI: [&str; 5] = ["prompt", "view", "lists", "frames", "bulk"];
+
+/// What of the kind `comfyui` is measured, and how hard.
+#[derive(Args)]
+struct Comfyui {
+    /// The gateway's executable
+    #[arg(long)]
+    tabane: PathBuf,
+    /// How often each thing is asked
+    #[arg(long, default_value_t = 500)]
+    samples: u64,
+    /// Nodes that send previews at the same time
+    #[arg(long, default_value_t = 50)]
+    nodes: usize,
+    /// Sockets of clients that only listen
+    #[arg(long, default_value_t = 1000)]
+    sockets: usize,
+    /// How often previews are measured, through the gateway and directly
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long each of these times
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_parser = COMFYUI, default_values = COMFYUI)]
+    only: Vec<String>,
+}
+
 fn main() -> Result<()> {
     match Cli::parse().what {
         // Pingora's server has runtimes of its own.
         What::Peer { listen, nodes } => peer::run(listen, &nodes),
         What::Node { n } => runtime()?.block_on(node::run(n)),
+        What::Llm(args) => runtime()?.block_on(llm::run(&args)),
+        What::Engines { farm } => runtime()?.block_on(llm::serve(farm)),
         What::Compare(args) => runtime()?.block_on(async {
             let mut table = table::Table::default();
             compare::run(&args, &mut table).await?;
@@ -145,6 +188,7 @@ fn main() -> Result<()> {
             print!("{table}");
             Ok(())
         }),
+        What::Comfyui(args) => runtime()?.block_on(comfyui::run(&args)),
         What::Jobs(args) => runtime()?.block_on(jobs::run(&args)),
         What::Schedule(args) => runtime()?.block_on(schedule::run(&args)),
         What::Storm(args) => runtime()?.block_on(storm::run(&args)),

@@ -131,6 +131,11 @@ impl Running {
         })
     }
 
+    /// What it says, where that is piped.
+    pub fn output(&mut self) -> Option<tokio::process::ChildStdout> {
+        self.child.stdout.take()
+    }
+
     pub fn tree(&self) -> Result<Tree> {
         self.child.id().map(Tree).context("the process has ended")
     }
@@ -183,11 +188,7 @@ pub async fn nodes(n: usize) -> Result<(Running, Vec<u16>)> {
         .arg(n.to_string())
         .stdout(Stdio::piped());
     let mut running = Running::begin(command, tempfile::tempdir()?, 0)?;
-    let said = running
-        .child
-        .stdout
-        .take()
-        .context("the node has no output")?;
+    let said = running.output().context("the node has no output")?;
     let mut line = String::new();
     BufReader::new(said).read_line(&mut line).await?;
     let ports = line

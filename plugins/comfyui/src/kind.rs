@@ -10,6 +10,7 @@ use crate::logs::Logs;
 use crate::names::Names;
 use crate::needs::FilePath;
 use crate::route::{Operation, operation};
+use crate::shown::Shown;
 use crate::{answers, attend, ending, lookup, probe, run, socket};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,6 +49,7 @@ pub(crate) struct Desk {
     pub(crate) farm: Farm,
     pub(crate) clients: Clients,
     pub(crate) logs: Logs,
+    pub(crate) shown: Shown,
     pub(crate) files: OnceLock<Files>,
     pub(crate) host: OnceLock<Arc<dyn Host>>,
     /// Whether what was kept has been read.
@@ -176,6 +178,7 @@ impl Kind for Comfyui {
                 farm: Farm::default(),
                 clients: Clients::default(),
                 logs: Logs::default(),
+                shown: Shown::default(),
                 files: OnceLock::new(),
                 host: OnceLock::new(),
                 ready: watch::Sender::new(false),

@@ -6,7 +6,8 @@
 //!
 //! - [`Comfyui`]: the kind, and [`Config`], its block in the file.
 //! - `answers`: what the gateway answers itself. `socket`, [`clients`]: who is connected. `files`: what is kept as files.
-//! - `ledger`: the prompts that wait, run and were; `stored`, `entry`: as they are kept. `open`: taken up after a restart.
+//! - `ledger`: the prompts that wait, run and were; `stored`, `entry`: as they are kept; `shown`: as they are shown. `open`: taken
+//!   up after a restart.
 //! - `farm`: what is known of the nodes; `attend`: how it comes to be known; `probe`: whether they are well.
 //! - `run`: one prompt on one node, with its `inputs` and `outputs`; `ending`: what is said when it is over.
 //!
@@ -39,6 +40,7 @@ mod probe;
 mod reply;
 mod route;
 mod run;
+mod shown;
 mod socket;
 mod stored;
 mod version;

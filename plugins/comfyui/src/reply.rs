@@ -7,9 +7,12 @@ use tabane_api::{Body, Refusal};
 /// An answer of the kind's own.
 pub type Reply = Result<Response<Body>, Refusal>;
 
+/// The type of a JSON document.
+pub const JSON: &str = "application/json; charset=utf-8";
+
 /// A JSON document.
 pub fn json(status: StatusCode, json: &Json) -> Response<Body> {
-    with(status, "application/json; charset=utf-8", json.to_string())
+    with(status, JSON, json.to_string())
 }
 
 /// A JSON document, and all is well.

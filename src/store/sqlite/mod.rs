@@ -16,13 +16,14 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod values;
 mod writer;
 
 use super::{
     Accepted, ArrayAccepted, ArrayRecord, AttemptRecord, BlobStore, Changed, Delivery, Ended,
     Filter, JobEvent, JobRecord, JobStore, Kept, LearnedTime, LetterRecord, Letters, Moment,
-    NewArray, NewJob, Patch, StoreError, StoreGauge, StoredRequest,
+    NewArray, NewJob, Patch, StoreError, StoreGauge, StoredRequest, UsageRow,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -469,6 +470,22 @@ impl JobStore for SqliteStore {
         self.writer
             .ask("keep learned times", Vec::new(), move |change| {
                 values::learn(change.database, &times)
+            })
+            .await
+    }
+
+    async fn add_usage(&self, rows: Vec<UsageRow>) -> Result<(), StoreError> {
+        self.writer
+            .ask("keep what was used", Vec::new(), move |change| {
+                usage::add(change.database, &rows)
+            })
+            .await
+    }
+
+    async fn usage(&self, from: String, to: String) -> Result<Vec<UsageRow>, StoreError> {
+        self.readers
+            .ask("read what was used", move |database| {
+                usage::read(database, &from, &to)
             })
             .await
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 pub(super) const APPLICATION_ID: i32 = 0x7461_626e;
 
 /// How a database came to its present form, step by step.
-pub(super) const STEPS: &[&str] = &[FIRST, SECOND, THIRD];
+pub(super) const STEPS: &[&str] = &[FIRST, SECOND, THIRD, FOURTH];
 
 /// Jobs are small rows; what may be long (bodies, attempts, events) lies in tables of its own. The partial indexes are small
 /// however many jobs are over, and hold exactly what is asked for all the time. Lists of a tenant, a service or an array
@@ -176,6 +176,22 @@ ALTER TABLE jobs ADD COLUMN interactive INTEGER NOT NULL DEFAULT 0;
 const THIRD: &str = "
 ALTER TABLE jobs ADD COLUMN work TEXT;
 CREATE INDEX jobs_named ON jobs (client_id) WHERE client_id IS NOT NULL;
+";
+
+/// What answers used is counted.
+const FOURTH: &str = "
+CREATE TABLE usage (
+    day TEXT NOT NULL,
+    service TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    model TEXT NOT NULL,
+    node TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    read INTEGER NOT NULL,
+    cached INTEGER NOT NULL,
+    made INTEGER NOT NULL,
+    PRIMARY KEY (day, service, tenant, model, node)
+) WITHOUT ROWID;
 ";
 
 /// Takes the steps that a database has not behind it: all of them, or none.

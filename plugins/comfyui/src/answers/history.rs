@@ -1,14 +1,16 @@
 //! What was: in the order in which it ended, whichever node executed it.
 
 use super::Call;
+use super::queue::stamps;
 use crate::ending;
 use crate::entry::Entry;
-use crate::json::{Json, Object};
+use crate::json::Json;
 use crate::ledger::Prompt;
 use crate::open;
 use crate::python;
-use crate::reply::{Reply, broken, empty, ok};
+use crate::reply::{JSON, Reply, broken, empty, with};
 use http::StatusCode;
+use std::fmt::Write;
 use std::sync::Arc;
 use tabane_api::Refusal;
 
@@ -29,24 +31,27 @@ impl Call<'_> {
         };
         let offset = usize::try_from(offset).unwrap_or(0);
         let most = max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(0).max(1));
-        let mut all = Object::new();
-        for prompt in past.into_iter().skip(offset).take(most) {
-            if let Some(shown) = self.shown(&prompt).await? {
-                all.insert(prompt.id.to_string(), shown);
-            }
-        }
-        Ok(ok(&all.into()))
+        self.entries(past.into_iter().skip(offset).take(most)).await
     }
 
     /// `GET /history/{id}`
     pub(super) async fn history_of(&self, id: &str) -> Reply {
-        let mut all = Object::new();
-        if let Some(prompt) = self.kind.desk.ledger.get(id)
-            && let Some(shown) = self.shown(&prompt).await?
-        {
-            all.insert(prompt.id.to_string(), shown);
+        self.entries(self.kind.desk.ledger.get(id)).await
+    }
+
+    /// Those of these prompts that are over, by their ids.
+    async fn entries(&self, prompts: impl IntoIterator<Item = Arc<Prompt>>) -> Reply {
+        let stamps = stamps(self.kind);
+        let mut all = String::from("{");
+        for prompt in prompts {
+            if let Some(shown) = self.shown(&prompt, stamps).await? {
+                let id = Json::from(&*prompt.id);
+                let comma = if all.len() > 1 { ", " } else { "" };
+                let _ = write!(all, "{comma}{id}: {shown}");
+            }
         }
-        Ok(ok(&all.into()))
+        all.push('}');
+        Ok(with(StatusCode::OK, JSON, all))
     }
 
     /// `POST /history`
@@ -70,7 +75,14 @@ impl Call<'_> {
     }
 
     /// A prompt that is over, as a server shows it; `None`: it is not over, or not kept any more.
-    async fn shown(&self, prompt: &Prompt) -> Result<Option<Json>, Refusal> {
+    async fn shown(&self, prompt: &Prompt, stamps: bool) -> Result<Option<Arc<str>>, Refusal> {
+        let Some(summary) = ending::summary(prompt) else {
+            return Ok(None);
+        };
+        let texts = &self.kind.desk.shown;
+        if let Some(known) = texts.get(&prompt.id, &summary, stamps) {
+            return Ok(Some(known));
+        }
         let Some(entry) = self.entry(prompt).await? else {
             return Ok(None);
         };
@@ -80,7 +92,9 @@ impl Call<'_> {
             Err(Refusal::Gone(_)) => return Ok(None),
             Err(why) => return Err(why),
         };
-        Ok(Some(entry.shown(self.tuple(&stored))))
+        let text = entry.shown(stored.tuple(stamps)).to_string().into();
+        texts.keep(&prompt.id, &summary, stamps, &text);
+        Ok(Some(text))
     }
 
     /// What came of a prompt; `None`: it is not over, or not kept any more.

@@ -19,27 +19,17 @@ impl Call<'_> {
 
     /// `GET /queue`
     pub(super) async fn queue(&self) -> Result<Json, Refusal> {
+        let stamps = stamps(self.kind);
+        let tuples = |prompts: Vec<Arc<Prompt>>| -> Vec<Json> {
+            // One that has just ended is not in the queue any more.
+            let stored = prompts.iter().filter_map(|prompt| prompt.stored());
+            stored.map(|stored| stored.tuple(stamps)).collect()
+        };
         let (running, waiting) = self.kind.desk.ledger.queue();
         Ok(object! {
-            "queue_running": self.tuples(running).await,
-            "queue_pending": self.tuples(waiting).await,
+            "queue_running": tuples(running),
+            "queue_pending": tuples(waiting),
         })
-    }
-
-    async fn tuples(&self, prompts: Vec<Arc<Prompt>>) -> Vec<Json> {
-        let mut all = Vec::with_capacity(prompts.len());
-        for prompt in prompts {
-            // One that has just ended is not in the queue any more.
-            if let Some(stored) = prompt.stored() {
-                all.push(self.tuple(&stored));
-            }
-        }
-        all
-    }
-
-    /// The five that stand for a prompt.
-    pub(super) fn tuple(&self, stored: &Stored) -> Json {
-        stored.tuple(stamps(self.kind))
     }
 
     /// What a prompt was taken in with, whether or not it is over.

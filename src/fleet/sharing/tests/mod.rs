@@ -61,6 +61,7 @@ fn spec(name: &str, claim: Option<Claim>) -> Spec {
             h2: false,
         },
         slots: 2,
+        slots_said: true,
         takes: Takes::default(),
         drained: false,
         health: HealthPlan {

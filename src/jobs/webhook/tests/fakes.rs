@@ -343,6 +343,12 @@ impl JobStore for Outbox {
     async fn learn(&self, _: Vec<LearnedTime>) -> Result<(), StoreError> {
         other()
     }
+    async fn add_usage(&self, _: Vec<UsageRow>) -> Result<(), StoreError> {
+        other()
+    }
+    async fn usage(&self, _: String, _: String) -> Result<Vec<UsageRow>, StoreError> {
+        other()
+    }
     async fn orphans(&self, _: Vec<String>) -> Result<Vec<String>, StoreError> {
         other()
     }

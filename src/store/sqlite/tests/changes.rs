@@ -530,3 +530,36 @@ async fn plugins_values_and_learned_times_are_kept() {
         [time("e1", "3"), time("e2", "2")]
     );
 }
+
+#[tokio::test]
+async fn what_was_used_is_added_up_and_kept_for_as_long_as_is_said() {
+    let mut room = Room::new();
+    let row = |day: &str, model: &str, requests| UsageRow {
+        day: day.into(),
+        service: "s".into(),
+        tenant: "t".into(),
+        model: model.into(),
+        node: "n".into(),
+        requests,
+        read: 10 * requests,
+        cached: requests,
+        made: 2 * requests,
+    };
+    let rows = vec![row("2025-01-01", "a", 7), row("2026-01-31", "a", 1)];
+    room.add_usage(rows).await.unwrap();
+    let rows = vec![row("2026-01-31", "a", 2), row("2026-02-01", "b", 1)];
+    room.add_usage(rows).await.unwrap();
+    room.reopen();
+    let read = async |from: &str, to: &str| room.usage(from.into(), to.into()).await.unwrap();
+    assert_eq!(
+        read("2026-01-01", "2026-12-31").await,
+        [row("2026-01-31", "a", 3), row("2026-02-01", "b", 1)]
+    );
+    assert_eq!(read("2026-02-01", "2026-02-01").await.len(), 1);
+    assert_eq!(read("2025-01-01", "2025-12-31").await.len(), 1);
+    room.add_usage(vec![row("2026-03-01", "a", 1)])
+        .await
+        .unwrap();
+    let left = room.usage("2025-01-01".into(), "2025-12-31".into()).await;
+    assert_eq!(left.unwrap(), []);
+}

@@ -21,6 +21,8 @@ pub struct ComfyKnobs {
     pub model_load_ms_per_gib: u64,
     /// Whether samplers send previews.
     pub previews: bool,
+    /// How large a preview is at least, bytes: what it lacks is put behind the picture.
+    pub preview_bytes: usize,
     /// Whether nodes say that they work, in frames of text that go to everybody.
     pub texts: bool,
     /// What others have taken of the card's memory, MiB.
@@ -67,6 +69,7 @@ impl Default for ComfyKnobs {
             model_load_ms: 0,
             model_load_ms_per_gib: 0,
             previews: true,
+            preview_bytes: 0,
             texts: false,
             taken_mib: 0,
             out_of_memory_at: None,

@@ -4,6 +4,7 @@ use super::knobs::ComfyKnobs;
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Instant;
 
 /// What a simulated ComfyUI is.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Spec {
     pub windows: bool,
     /// `--enable-cors-header`: replaces the rule about origins.
     pub cors: Option<String>,
+    /// Previews end with when they were sent: nanoseconds since this, as a big-endian `u64` behind the picture.
+    pub stamps_since: Option<Instant>,
     /// How it behaves at first.
     pub knobs: ComfyKnobs,
 }
@@ -63,6 +66,7 @@ impl Spec {
             extra: Vec::new(),
             windows: false,
             cors: None,
+            stamps_since: None,
             knobs: ComfyKnobs::default(),
         }
     }

@@ -225,7 +225,7 @@ async fn sample(run: &mut Run<'_>, node: &str, inputs: Inputs<'_>) -> Result<Don
         run.pause(knobs.time(knobs.step_ms as f64)).await?;
         let preview = knobs.previews.then(|| Preview {
             is_png: false,
-            bytes: preview(sampled, steps - step),
+            bytes: filled(preview(sampled, steps - step), run, knobs.preview_bytes),
         });
         run.step(
             node,
@@ -245,6 +245,18 @@ fn preview(latent: Latent, to_go: u32) -> Vec<u8> {
         let noisy = (x + y) % 8 < to_go;
         made_up(latent.mark ^ if noisy { u64::from(to_go) } else { 0 }, x, y)
     })
+}
+
+/// As large as previews are to be, and stamped where they are: viewers look no further than the picture's end.
+fn filled(mut picture: Vec<u8>, run: &Run<'_>, least: usize) -> Vec<u8> {
+    let stamp = run.server.spec.stamps_since.map(|since| {
+        let nanos = since.elapsed().as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX).to_be_bytes()
+    });
+    let stamp = stamp.as_ref().map_or(&[][..], |stamp| stamp);
+    picture.resize(picture.len().max(least.saturating_sub(stamp.len())), 0);
+    picture.extend(stamp);
+    picture
 }
 
 fn decoded(latent: Latent, vae: u64) -> Vec<Picture> {
