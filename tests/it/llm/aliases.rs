@@ -195,7 +195,8 @@ async fn a_key_is_heard_by_the_endpoint_that_it_is_for_and_by_no_other() {
     };
     assert_eq!(keys("a"), ["Bearer theirs".to_owned()].into());
     assert_eq!(keys("b"), ["Bearer secret".to_owned()].into());
-    assert_eq!(farm.worked().matches('b').count(), 3);
+    // At least each time the other failed, which may be left alone for a while then.
+    assert!(farm.worked().matches('b').count() >= 3);
     // By its own name nobody gets it for the file's money.
     let told = farm.post(CHAT, chat("small", "hi", 3, false)).await;
     assert_eq!(told.status, 404, "{told:?}");
