@@ -47,7 +47,6 @@ fn part(vram_mib: u64) -> Claim {
 
 fn spec(name: &str, claim: Option<Claim>) -> Spec {
     Spec {
-        slots_said: true,
         name: format!("gpu/{name}").into(),
         node: Arc::new(NodeFacts {
             name: "gpu".into(),
