@@ -53,7 +53,6 @@ fn fleet(n: usize, now: Instant) -> (Fleet, Vec<EndpointId>) {
         slots: 1,
         slots_said: true,
         takes: fleet::Takes::default(),
-        slots_said: true,
         drained: false,
         health: HealthPlan::default(),
         drain: Duration::ZERO,
