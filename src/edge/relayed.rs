@@ -42,6 +42,8 @@ pub(super) async fn give(
     let Some(journey) = ctx.journey.take() else {
         return Err(Refusal::Internal("an answer without a journey".into()).into());
     };
+    // Asked once: what is asked for each piece costs each piece. And before any of them is seen: within a line there is no word.
+    speech.starts(journey.keep_alive(&ctx.notes).map(|word| word.every));
     let notes = Mutex::new(std::mem::take(&mut ctx.notes));
     let (give, take) = mpsc::channel(PIECES);
     let mut told = None;
@@ -185,11 +187,8 @@ async fn to_client(
     bare: bool,
     sent: &mut u64,
 ) -> Result<()> {
-    speech.starts();
-    // Asked once: what is asked for each piece costs each piece.
-    let every = journey.keep_alive(&notes.lock()).map(|word| word.every);
     loop {
-        let silent_until = every.map(|every| speech.last() + every);
+        let silent_until = speech.silent_until();
         let piece = tokio::select! {
             biased;
             piece = take.recv() => piece,

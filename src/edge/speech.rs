@@ -25,6 +25,8 @@ pub(super) struct Speech {
     begun: bool,
     /// When something was said last.
     last: Instant,
+    /// How long a node may be silent in the middle of its answer.
+    every: Option<Duration>,
     /// When the request came.
     since: Instant,
 }
@@ -40,6 +42,7 @@ impl Speech {
             can: session.req_header().version > Version::HTTP_10,
             begun: false,
             last: now,
+            every: None,
             since: now,
         }
     }
@@ -49,9 +52,10 @@ impl Speech {
         self.begun
     }
 
-    /// The answer has begun, with a node's words or ours.
-    pub(super) fn starts(&mut self) {
+    /// A node's answer has begun, in which it may be silent for so long.
+    pub(super) fn starts(&mut self, every: Option<Duration>) {
         self.begun = true;
+        self.every = every;
         self.last = Instant::now();
     }
 
@@ -60,9 +64,9 @@ impl Speech {
         self.last = Instant::now();
     }
 
-    /// When something was said last.
-    pub(super) fn last(&self) -> Instant {
-        self.last
+    /// When something is to be said in a node's stead; `None`: never.
+    pub(super) fn silent_until(&self) -> Option<Instant> {
+        self.every.map(|every| self.last + every)
     }
 
     /// Does something that may take long: watches whether the client is there, and speaks where its kind has a word for it.

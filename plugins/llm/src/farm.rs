@@ -3,7 +3,7 @@
 use crate::call::{Call, Placed};
 use crate::config::Prefix;
 use crate::engines::{Engine, Facts};
-use crate::learn::{Learned, Load};
+use crate::learn::{Asks, Learned, Load};
 use crate::prefix::{BLOCK, Prefixes};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -41,8 +41,10 @@ pub(crate) struct State {
     begun: u32,
     /// The most that were at work since the last probe.
     most: u32,
-    /// Tokens of prompts that are still to be read.
+    /// Tokens of prompts that are still to be read, of those whose first token tells that they are.
     ahead: u64,
+    /// Those of answers that come at once, which tell nothing: until when they are taken to be read, and how many.
+    untold: Vec<(Instant, u64)>,
     /// When a token came last.
     heard: Option<Instant>,
     prefixes: Prefixes,
@@ -142,6 +144,7 @@ impl Node {
                 begun: 0,
                 most: 0,
                 ahead: 0,
+                untold: Vec::new(),
                 heard: None,
                 prefixes: Prefixes::new(Prefixes::blocks_of(REMEMBERS, 4.0)),
                 facts: Facts::default(),
@@ -154,7 +157,13 @@ impl Node {
     }
 
     /// What it has to do for others, and how much of a prompt it has computed, tokens. `used`: how many of its slots are taken.
-    pub(crate) fn load(&self, call: Option<&Call>, used: u32, bytes_per_token: f64) -> (Load, f64) {
+    pub(crate) fn load(
+        &self,
+        call: Option<&Call>,
+        used: u32,
+        bytes_per_token: f64,
+        now: Instant,
+    ) -> (Load, f64) {
         let state = self.state.lock();
         let hit = call.map_or(0.0, |call| state.hit(call, bytes_per_token));
         let running = state.running.max(used).saturating_add(state.foreign);
@@ -162,7 +171,7 @@ impl Node {
             running,
             waiting: 0,
             slots: 0,
-            ahead: state.ahead as f64,
+            ahead: state.ahead(now) as f64,
             loaded: true,
         };
         (load, hit)
@@ -177,18 +186,35 @@ impl Node {
         let slots = state.facts.slots.unwrap_or(u32::MAX);
         let engine_waits = state.facts.waiting.is_some_and(|waiting| waiting > 0);
         let at_work = state.running.saturating_add(state.foreign);
+        let ahead = state.ahead(now);
         let placed = Placed {
             node: self.clone(),
             since: now,
-            ahead: state.ahead,
-            reading,
+            ahead,
+            reading: if call.request.streams { reading } else { 0 },
             hit: hit as u64,
             running: at_work,
             queued: engine_waits || at_work >= slots,
             cold: state.is_cold(&call.model),
             begun: false,
         };
-        state.begin(reading);
+        state.begin(placed.reading);
+        if !call.request.streams {
+            let asks = Asks {
+                prompt: call.tokens,
+                hit,
+                out: 1.0,
+            };
+            let load = Load {
+                ahead: ahead as f64,
+                loaded: true,
+                ..Load::default()
+            };
+            let reads_s = learned
+                .estimate(&self.name, &call.model, asks, load)
+                .prefill_s;
+            state.reads_until(now, reads_s, reading);
+        }
         drop(state);
         *call.placed.lock() = Some(placed);
     }
@@ -297,6 +323,21 @@ impl State {
         self.running = self.running.saturating_add(1);
         self.most = self.most.max(self.running);
         self.ahead = self.ahead.saturating_add(reading);
+    }
+
+    /// Tokens of prompts that are still to be read.
+    fn ahead(&self, now: Instant) -> u64 {
+        let untold = self.untold.iter().filter(|(until, _)| *until > now);
+        let untold = untold.map(|(_, tokens)| *tokens);
+        untold.fold(self.ahead, u64::saturating_add)
+    }
+
+    fn reads_until(&mut self, now: Instant, reads_s: f64, tokens: u64) {
+        self.untold.retain(|(until, _)| *until > now);
+        let reads = Duration::try_from_secs_f64(reads_s).unwrap_or_default();
+        if let Some(until) = now.checked_add(reads) {
+            self.untold.push((until, tokens));
+        }
     }
 
     fn hit(&self, call: &Call, bytes_per_token: f64) -> f64 {

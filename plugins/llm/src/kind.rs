@@ -231,3 +231,19 @@ impl Service for Llm {
         run::run(self, attempt, node).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learned_outlives_a_change_of_the_block() {
+        let before = Arc::new(crate::testing::llm("{}"));
+        let config = serde_json::from_str(r#"{"aliases": {"fast": "m"}}"#).unwrap();
+        let after = Llm::new(config, Some(before.clone())).unwrap();
+        assert!(Arc::ptr_eq(&before.desk, &after.desk));
+        let wrong = serde_json::from_str(r#"{"aliases": {"fast": []}}"#).unwrap();
+        let why = Llm::new(wrong, Some(before)).err().unwrap();
+        assert!(why.contains("aliases.fast"), "{why}");
+    }
+}

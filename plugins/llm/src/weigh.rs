@@ -2,6 +2,7 @@
 
 use crate::asks;
 use crate::call::Call;
+use crate::clock::now;
 use crate::kind::Llm;
 use crate::learn::Asks;
 use crate::rendezvous;
@@ -50,7 +51,7 @@ pub(crate) fn terms(
     };
     let known = kind.desk.learned.read();
     let node = kind.desk.farm.known(at.id, at.name);
-    let (mut load, hit) = node.load(call, at.used, known.bytes_per_token(model));
+    let (mut load, hit) = node.load(call, at.used, known.bytes_per_token(model), now());
     load.slots = at.slots;
     load.loaded = match &vitals.loaded {
         Some(loaded) => loaded.iter().any(|there| there == model) || need.model.is_none(),

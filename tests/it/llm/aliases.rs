@@ -172,3 +172,34 @@ async fn what_a_node_keeps_is_asked_of_that_node() {
     let both = farm.worked();
     assert!(both.contains('a') && both.contains('b'), "{both}");
 }
+
+#[tokio::test]
+async fn a_key_is_heard_by_the_endpoint_that_it_is_for_and_by_no_other() {
+    let kind = "engines: {b/http: openai}, aliases: {good: [{model: large, max_wait: 1s}, {model: small, at: b/http, headers: {authorization: Bearer secret}}]}";
+    let farm = Farm::start(two(), kind).await;
+    for n in 0..6 {
+        farm.node("a")
+            .set(|knobs| knobs.status = (n % 2 == 1).then_some(503));
+        let mut request = farm.request(CHAT, chat("good", "hi", 3, false));
+        let theirs = "Bearer theirs".parse().unwrap();
+        request.headers_mut().insert("authorization", theirs);
+        let told = farm.scene.send(request).await;
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    let keys = |node: &str| -> std::collections::BTreeSet<String> {
+        let asked = farm.node(node).seen().asked;
+        let keys = asked
+            .iter()
+            .filter_map(|asked| asked.header("authorization"));
+        keys.map(str::to_owned).collect()
+    };
+    assert_eq!(keys("a"), ["Bearer theirs".to_owned()].into());
+    assert_eq!(keys("b"), ["Bearer secret".to_owned()].into());
+    // At least each time the other failed, which may be left alone for a while then.
+    assert!(farm.worked().matches('b').count() >= 3);
+    // By its own name nobody gets it for the file's money.
+    let told = farm.post(CHAT, chat("small", "hi", 3, false)).await;
+    assert_eq!(told.status, 404, "{told:?}");
+    let all = farm.scene.get("/v1/models").await.json().to_string();
+    assert!(all.contains("good") && !all.contains("secret"), "{all}");
+}

@@ -51,6 +51,9 @@ async fn tokens_are_counted_as_the_engine_counts_them() {
     let told = farm.post(CHAT, chat("m", "hi", 40, false)).await;
     let used = told.json()["usage"]["total_tokens"].as_u64().unwrap();
     assert!((40..60).contains(&used), "{told:?}");
+    farm.scene
+        .until_metric("tabane_tokens_total", used as f64)
+        .await;
     let told = farm.post(CHAT, chat("m", "hi", 40, false)).await;
     assert_eq!(told.status, 429, "{told:?}");
     let message = told.json()["error"]["message"].to_string();

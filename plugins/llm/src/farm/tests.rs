@@ -19,7 +19,7 @@ fn what_is_still_to_be_read_is_what_no_token_came_of() {
     );
     node.begins(call(&one), &learned, now);
     node.begins(call(&two), &learned, now);
-    let load = || node.load(None, 0, 4.0).0;
+    let load = || node.load(None, 0, 4.0, now).0;
     let tokens = call(&one).tokens as u64 as f64 + call(&two).tokens as u64 as f64;
     assert_eq!((load().running, load().ahead), (2, tokens));
     assert_eq!(
@@ -42,7 +42,7 @@ fn what_was_read_is_remembered_until_its_engine_starts_anew() {
     let (kind, farm, now) = (llm("{}"), Farm::default(), Instant::now());
     let node = farm.known(EndpointId(1), "a/llm");
     let need = chat(&kind, MODEL, &"a long talk ".repeat(1000));
-    let hit = || node.load(Some(call(&need)), 0, 4.0).1;
+    let hit = || node.load(Some(call(&need)), 0, 4.0, now).1;
     let told = |started: Option<f64>, counted: Option<f64>| {
         let facts = Facts {
             started_s: started,
@@ -126,7 +126,7 @@ fn what_others_have_at_work_is_what_is_not_ours() {
             ..Facts::default()
         };
         node.told(facts, &Prefix::default(), now);
-        node.load(None, 0, 4.0).0.running
+        node.load(None, 0, 4.0, now).0.running
     };
     assert_eq!(busy(3, 2), 5);
     node.begins(call(&need), &Learned::default(), now);
@@ -146,4 +146,24 @@ fn an_endpoint_that_has_left_is_forgotten_and_one_that_comes_back_is_known() {
     assert!(Arc::ptr_eq(&node, &farm.named("a/llm")));
     farm.set(&[]);
     assert!(farm.get(EndpointId(2)).is_none() && farm.all().is_empty());
+}
+
+#[test]
+fn a_prompt_whose_answer_comes_at_once_is_taken_to_be_read_when_it_should_be() {
+    let (kind, farm, now) = (llm("{}"), Farm::default(), Instant::now());
+    let node = farm.known(EndpointId(1), "a/llm");
+    let text = "x".repeat(40_000);
+    let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}]}}"#);
+    let mut all = crate::testing::choices(&kind, "POST /v1/chat/completions", &body);
+    let need = all.remove(0).need;
+    node.begins(call(&need), &Learned::default(), now);
+    let ahead = |s| {
+        let at = now + Duration::from_secs(s);
+        node.load(None, 0, 4.0, at).0.ahead
+    };
+    // Ten thousand tokens, of which a middling card reads two thousand a second.
+    assert!(ahead(0) > 9000.0 && ahead(4) > 9000.0);
+    assert_eq!(ahead(6), 0.0);
+    node.ends(Some(call(&need)));
+    assert_eq!(node.load(None, 0, 4.0, now).0.running, 0);
 }

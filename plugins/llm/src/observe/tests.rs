@@ -60,7 +60,7 @@ impl Scene {
 
     fn ahead(&self) -> f64 {
         let node = self.kind.desk.farm.get(A).unwrap();
-        node.load(None, 0, 4.0).0.ahead
+        node.load(None, 0, 4.0, self.start).0.ahead
     }
 }
 
