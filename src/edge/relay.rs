@@ -188,6 +188,15 @@ async fn served(
             return Ok(Tried::Not(Refusal::NodeFailed(why)));
         }
     }
+    if speech.has_begun() && !speech.goes_on_with(&head) {
+        if let Some(lease) = ctx.lease.take() {
+            lease.end(End::Aborted { began: true });
+        }
+        exchange.cut().await;
+        let name = ctx.upstream.as_ref().map_or("-", |at| &at.name);
+        let why = format!("node endpoint `{name}` answered in another form than was announced");
+        return Ok(Tried::Not(Refusal::NodeFailed(why)));
+    }
     ctx.status = head.status.as_u16();
     if ctx.first_byte.is_none() {
         ctx.first_byte = Some(ctx.started.elapsed_now());

@@ -23,6 +23,8 @@ pub(super) struct Speech {
     /// HTTP/1.0 knows no answers whose length is not known while their connection lasts.
     can: bool,
     begun: bool,
+    /// As what the answer was announced, where it was by us.
+    announced: Option<&'static str>,
     /// When something was said last.
     last: Instant,
     /// How long a node may be silent in the middle of its answer.
@@ -41,6 +43,7 @@ impl Speech {
             cors: ctx.cors.clone(),
             can: session.req_header().version > Version::HTTP_10,
             begun: false,
+            announced: None,
             last: now,
             every: None,
             since: now,
@@ -50,6 +53,23 @@ impl Speech {
     /// Whether the answer has begun, with words of the gateway's.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
+    }
+
+    /// Whether a node's answer can go on where words of ours began: it is of the type that was announced, and not compressed.
+    pub(super) fn goes_on_with(&self, head: &ResponseHeader) -> bool {
+        let Some(announced) = self.announced else {
+            return true;
+        };
+        let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let bare = |kind: &str| {
+            kind.split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_lowercase()
+        };
+        let plain = text(header::CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
+        plain && text(header::CONTENT_TYPE).is_some_and(|kind| bare(kind) == bare(announced))
     }
 
     /// A node's answer has begun, in which it may be silent for so long.
@@ -109,6 +129,7 @@ impl Speech {
     pub(super) async fn speak(&mut self, session: &mut Session, word: KeepAlive) -> Result<()> {
         if !self.begun {
             self.begun = true;
+            self.announced = Some(word.content_type);
             let head = self.head(session.req_header().version, word.content_type)?;
             session.write_response_header(Box::new(head), false).await?;
         }

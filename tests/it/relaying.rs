@@ -427,3 +427,17 @@ async fn what_answers_used_is_told_by_whoever_asks() {
         .await;
     assert_eq!(wrong.status, 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_another_form_than_was_announced_is_told_as_an_error() {
+    let node = Scripted::start(|_, _| vec![Act::Wait(300), Act::Say(ok("not a stream"))]).await;
+    let scene = start(&[&node], "").await;
+    let said = json!({"ways": [{}], "speaks_ms": 50});
+    let reply = scene.post("/x", body(&said)).await;
+    let text = String::from_utf8_lossy(&reply.body);
+    assert!(
+        text.starts_with(": wait\n\n") && text.contains("data: broken: "),
+        "{text}"
+    );
+    assert!(!text.contains("not a stream"), "{text}");
+}

@@ -9,7 +9,7 @@ use tabane::telemetry::{
     EdgeGauge, EndpointGauge, Filled, JobCounts, JobsGauge, LetterOutcome, Metrics, Outcome,
     PoolGauge, ProbeOutcome, ServiceGauge,
 };
-use tabane_api::{JobState, Refusal};
+use tabane_api::{JobState, Refusal, Usage};
 
 /// What Prometheus adds to whatever it scrapes.
 const OF_THE_SCRAPE: [&str; 2] = ["job", "instance"];
@@ -479,6 +479,13 @@ fn samples() -> Samples {
         holds_card: Some(true),
     };
     metrics.gpu_switched("a");
+    let usage = Usage {
+        model: "m".into(),
+        first: Some(Duration::from_millis(1)),
+        each: Some(Duration::from_millis(1)),
+        ..Usage::default()
+    };
+    metrics.usage().count("any", "a", &usage);
     let service = ServiceGauge {
         service: "any".into(),
         waiting: 1,

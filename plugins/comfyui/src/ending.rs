@@ -28,7 +28,11 @@ pub fn over(kind: &Comfyui, prompt: &Arc<Prompt>, job: &JobView) {
             (Arc::new(entry.summary_of_made()), word)
         }
     };
-    if !kind.desk.ledger.over(prompt, ended_at(job), summary) {
+    if !kind
+        .desk
+        .ledger
+        .over(prompt, ended_at(job, &summary), summary)
+    {
         return;
     }
     // A node that could not be told is told when it can be.
@@ -72,9 +76,10 @@ pub fn strays(kind: &Comfyui, prompt: &Prompt, at: EndpointId) {
     }
 }
 
-/// The place of a job among those that are over.
-pub fn ended_at(job: &JobView) -> (i64, i64) {
-    (job.ended_ms.unwrap_or_default(), job.seq)
+/// The place of a job among those that are over: when its node was through with it, else when it was over.
+pub fn ended_at(job: &JobView, summary: &Summary) -> (i64, i64) {
+    let at = summary.through_ms.or(job.ended_ms);
+    (at.unwrap_or_default(), job.seq)
 }
 
 /// The entry of a prompt that ended without a node's word.

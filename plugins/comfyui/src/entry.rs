@@ -17,6 +17,8 @@ pub struct Entry {
     pub messages: Vec<Json>,
     /// By node: what is shown where.
     pub meta: Object,
+    /// When its node was through with it, milliseconds since 1970, by the gateway's clock.
+    pub through_ms: Option<i64>,
 }
 
 /// What lists say of it.
@@ -28,6 +30,8 @@ pub struct Summary {
     pub started: Option<Json>,
     /// When it ended.
     pub ended: Option<Json>,
+    /// When its node was through with it, by the gateway's clock: lists go by it.
+    pub through_ms: Option<i64>,
     /// What went wrong.
     pub error: Option<Json>,
     /// How many outputs there are, and how many can be seen.
@@ -64,6 +68,10 @@ impl Entry {
                 .is_some_and(|is| *is == Json::Bool(true)),
             messages: said.unwrap_or(&[]).to_vec(),
             meta: object("meta").unwrap_or_default(),
+            through_ms: json
+                .get("through_ms")
+                .and_then(Json::number)
+                .and_then(|ms| i64::try_from(ms.integer()?).ok()),
         }
     }
 
@@ -101,6 +109,7 @@ impl Entry {
             "status": self.status(),
             "meta": self.meta.clone(),
             "label": label,
+            "through_ms": self.through_ms.map(Json::integer),
         };
         kept.to_string()
     }
@@ -150,6 +159,7 @@ impl Entry {
             },
             started: time("execution_start"),
             ended: ends.into_iter().find_map(time),
+            through_ms: self.through_ms,
             error: self.message("execution_error").cloned(),
             outputs: (count, seen),
             preview,

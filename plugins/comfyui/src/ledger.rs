@@ -8,7 +8,7 @@ use crate::signature::Signature;
 use crate::stored::Stored;
 use crate::submission::Secrets;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use tabane_api::EndpointId;
 use tokio::sync::watch;
@@ -107,6 +107,8 @@ struct State {
     lacks: HashMap<EndpointId, Option<Arc<str>>>,
     /// The endpoints that may be at it: it was handed over there, and nobody has seen it end there.
     places: Vec<EndpointId>,
+    /// When its node was through with it, milliseconds since 1970: what it made is still being collected.
+    through_ms: Option<i64>,
     /// What came of it, while that is being written.
     outcome: Option<Outcome>,
 }
@@ -219,6 +221,13 @@ impl Ledger {
             let by_number = a.rank.total_cmp(&b.rank);
             by_number.then_with(|| a.id.cmp(&b.id))
         };
+        // A node that is through with a prompt has the next one already. It is told to be at one at a time, the first.
+        running.sort_by_key(|prompt| prompt.through_ms().unwrap_or(i64::MAX));
+        let mut at_work = HashSet::new();
+        waiting.extend(running.extract_if(.., |prompt| {
+            let at = prompt.runs_at();
+            at.is_some_and(|(at, _)| !at_work.insert(at))
+        }));
         running.sort_unstable_by(order);
         waiting.sort_unstable_by(order);
         (running, waiting)
@@ -300,6 +309,7 @@ impl Prompt {
                 signatures: Arc::default(),
                 lacks: HashMap::new(),
                 places: Vec::new(),
+                through_ms: None,
                 outcome: None,
             }),
         }
@@ -358,12 +368,23 @@ impl Prompt {
         let mut state = self.state.lock();
         if !matches!(state.phase, Phase::Over(_) | Phase::Gone) {
             state.phase = phase;
+            state.through_ms = None;
         }
     }
 
     /// Whether it waits or runs.
     pub fn is_open(&self) -> bool {
         !matches!(self.phase(), Phase::Over(_) | Phase::Gone)
+    }
+
+    /// Its node is through with it.
+    pub fn is_through(&self, now_ms: i64) {
+        self.state.lock().through_ms.get_or_insert(now_ms);
+    }
+
+    /// When its node was through with it.
+    pub fn through_ms(&self) -> Option<i64> {
+        self.state.lock().through_ms
     }
 
     /// Where it runs.

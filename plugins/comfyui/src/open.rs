@@ -133,7 +133,7 @@ async fn one(kind: &Comfyui, host: &Arc<dyn Host>, job: &JobView) -> Result<(), 
         true => entry(host, &job.id).await?.summary(),
         false => ending::entry_without(&prompt, job).summary_of_made(),
     };
-    let at = ending::ended_at(job);
+    let at = ending::ended_at(job, &summary);
     kind.desk.ledger.over(&prompt, at, Arc::new(summary));
     Ok(())
 }

@@ -283,15 +283,20 @@ impl Node {
         restarted
     }
 
-    /// For how long its engine has counted nothing and said nothing, though it is in the middle of answers of ours; `None`: it
-    /// has not, or does not count.
-    pub(crate) fn silent(&self, now: Instant) -> Option<Duration> {
+    /// For how long its engine has said nothing, and counted nothing where it counts, though it is in the middle of answers of
+    /// ours; `None`: it is not. And whether it counts.
+    pub(crate) fn silent(&self, now: Instant) -> Option<(Duration, bool)> {
         let state = self.state.lock();
-        let (_, since) = state.counted?;
         let heard = state.heard?;
+        let since = state.counted.map_or(heard, |(_, since)| since.max(heard));
         // An engine that is done is silent, however slowly clients read.
         let works = state.begun > 0 && state.facts.running != Some(0);
-        works.then(|| now.saturating_duration_since(since.max(heard)))
+        works.then(|| {
+            (
+                now.saturating_duration_since(since),
+                state.counted.is_some(),
+            )
+        })
     }
 
     /// Requests of ours at work here.

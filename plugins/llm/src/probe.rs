@@ -19,6 +19,8 @@ use tokio::time::timeout;
 const BESIDES: Duration = Duration::from_secs(1);
 /// So long an engine that is in the middle of answers may be silent, in all that it says and counts.
 const SILENT: Duration = Duration::from_secs(10);
+/// The same where it counts nothing: it may be reading a long prompt between two tokens.
+const SILENT_UNCOUNTED: Duration = Duration::from_secs(30);
 /// A longer list of models is not kept.
 const LIST_MOST: usize = 1 << 20;
 /// Requests at once of engines that do not say how many, and are made for one person: some of them take four unless told
@@ -47,10 +49,13 @@ pub(crate) async fn probe(kind: &Llm, node: &dyn NodeClient) -> Result<Vitals, P
         let why = "it says that it is not ready: it loads its model, or its engine died";
         return Err(ProbeError::Unhealthy(why.into()));
     }
-    if let Some(silent) = there.silent(now()).filter(|silent| *silent >= SILENT) {
-        let s = silent.as_secs();
-        let why = format!("its answers stand still, and it has counted nothing for {s} s");
-        return Err(ProbeError::Unhealthy(why));
+    if let Some((silent, counts)) = there.silent(now()) {
+        let most = if counts { SILENT } else { SILENT_UNCOUNTED };
+        if silent >= most {
+            let s = silent.as_secs();
+            let why = format!("its answers have stood still for {s} s");
+            return Err(ProbeError::Unhealthy(why));
+        }
     }
     let is_new = kind.setup.models.write().set(&there.name, &vitals.models);
     if let Some(host) = kind.desk.host.get().filter(|_| is_new) {

@@ -5,7 +5,7 @@ use super::prompts::{colour, slow};
 use super::{Farm, More, specs, taken, until_at};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use tabane_sim::comfy::{Spec, Version};
+use tabane_sim::comfy::{ComfyKnobs, Spec, Version};
 
 fn last(entry: &Value) -> &str {
     let messages = entry["status"]["messages"].as_array().unwrap();
@@ -324,4 +324,30 @@ async fn jobs_are_listed_also_before_servers_that_have_no_such_list() {
     let one = client.get(&format!("/api/jobs/{failed}")).await.json();
     assert_eq!(one["execution_error"]["node_type"], "TestSyncError");
     assert_eq!(one["workflow"]["prompt"], wrong);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_at_one_prompt_at_a_time_however_late_its_history_is() {
+    let slow = ComfyKnobs {
+        history_lag_ms: 150,
+        ..ComfyKnobs::default()
+    };
+    let farm = Farm::start(vec![Spec::named("a").knobs(slow)], More::default()).await;
+    let client = farm.client("c");
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(client.submit(&colour(n, "x")).await);
+    }
+    let many = |queue: &Value, key: &str| queue[key].as_array().map_or(0, Vec::len);
+    client
+        .until("/queue", |queue| {
+            let (running, waiting) = (many(queue, "queue_running"), many(queue, "queue_pending"));
+            assert!(running <= 1, "{queue}");
+            running + waiting == 0
+        })
+        .await;
+    let history = client.get("/history").await.body;
+    let history = String::from_utf8_lossy(&history);
+    let places: Vec<_> = ids.iter().map(|id| history.find(id.as_str())).collect();
+    assert!(places.is_sorted() && places[0].is_some(), "{history}");
 }

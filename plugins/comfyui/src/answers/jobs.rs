@@ -21,9 +21,13 @@ impl Call<'_> {
         };
         let ledger = &self.kind.desk.ledger;
         let (running, waiting) = ledger.queue();
-        let all = running.into_iter().chain(waiting).chain(ledger.past());
-        let mut jobs: Vec<Object> = all
-            .filter_map(|prompt| listed(&prompt))
+        let running = running.iter().map(|prompt| queued(prompt, "in_progress"));
+        let waiting = waiting.iter().map(|prompt| queued(prompt, "pending"));
+        let past = ledger.past().into_iter();
+        let past = past.filter_map(|prompt| listed(&prompt));
+        let mut jobs: Vec<Object> = running
+            .chain(waiting)
+            .chain(past)
             .filter(|job| asked.wants(job))
             .collect();
         let key = |job: &Object| {

@@ -13,13 +13,13 @@ impl OnNode<'_> {
             // What is said when the history is complete is said by the gateway, when its own is.
             Event::Executing(None) => return true,
             Event::Success => {
-                self.report.freed();
+                self.freed();
                 self.word = Some(frame);
             }
             // Another node may have room for it; how long it took says nothing.
             Event::Error | Event::Interrupted => {
                 self.report.untypical();
-                self.report.freed();
+                self.freed();
                 self.word = Some(frame);
                 return true;
             }

@@ -289,7 +289,7 @@ impl OnNode<'_> {
         };
         self.prompt.is_off(self.node.id);
         self.report.untypical();
-        self.report.freed();
+        self.freed();
         self.done(Entry::ended("execution_error", data))
     }
 

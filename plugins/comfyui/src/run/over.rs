@@ -2,6 +2,7 @@
 //! into the store.
 
 use super::{OnNode, now_ms};
+use crate::clock;
 use crate::entry::{Entry, Status};
 use crate::json::{Json, object};
 use crate::ledger::Outcome;
@@ -24,7 +25,7 @@ impl OnNode<'_> {
         if !entry.success {
             self.report.untypical();
         }
-        self.report.freed();
+        self.freed();
         self.prompt.is_off(self.node.id);
         self.hear_out().await;
         if let Some(why) = out_of_memory(&entry)
@@ -103,7 +104,14 @@ impl OnNode<'_> {
         self.done(Entry::ended("execution_interrupted", data))
     }
 
-    pub(super) fn done(&mut self, entry: Entry) -> Result<Done, RunError> {
+    /// The node is through with it: the next one may have its slot.
+    pub(super) fn freed(&self) {
+        self.report.freed();
+        self.prompt.is_through(clock::now_ms());
+    }
+
+    pub(super) fn done(&mut self, mut entry: Entry) -> Result<Done, RunError> {
+        entry.through_ms = self.prompt.through_ms();
         let summary = entry.summary();
         let verdict = match summary.status {
             Status::Completed => Judged::Succeeded,

@@ -94,11 +94,11 @@ fn an_engine_is_silent_that_is_in_the_middle_of_answers_and_counts_nothing() {
     assert_eq!(node.silent(at(60)), None, "it may still be reading");
     node.heard(call(&need), true, at(60));
     told(Some(1.0), Some(1), 65);
-    assert_eq!(node.silent(at(71)), Some(Duration::from_secs(11)));
+    assert_eq!(node.silent(at(71)), Some((Duration::from_secs(11), true)));
     told(Some(2.0), Some(1), 70);
     assert_eq!(
         node.silent(at(71)),
-        Some(Duration::from_secs(1)),
+        Some((Duration::from_secs(1), true)),
         "it counts"
     );
     told(Some(2.0), Some(0), 90);
@@ -108,7 +108,8 @@ fn an_engine_is_silent_that_is_in_the_middle_of_answers_and_counts_nothing() {
         "it is done, and its client reads slowly"
     );
     told(None, Some(1), 100);
-    assert_eq!(node.silent(at(199)), None, "it does not count");
+    let silent = Some((Duration::from_secs(139), false));
+    assert_eq!(node.silent(at(199)), silent, "it does not count");
     told(Some(2.0), Some(1), 200);
     node.ends(Some(call(&need)));
     assert_eq!(node.silent(at(300)), None);
