@@ -344,6 +344,11 @@ async fn answer(edge: &Edge, session: &mut Session, ctx: &mut Ctx) -> Result<(),
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = head.uri.clone();
     *request.headers_mut() = jobs::for_node(&head, ctx);
+    // Whether this page may ask was decided here.
+    if ctx.cors.is_some() {
+        request.headers_mut().remove(header::ORIGIN);
+        request.headers_mut().remove("sec-fetch-site");
+    }
     let journey = ctx.journey.as_ref().ok_or(Refusal::ShuttingDown)?;
     let answer = tokio::select! {
         biased;

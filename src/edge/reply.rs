@@ -5,7 +5,7 @@ use crate::access::WWW_AUTHENTICATE;
 use crate::dispatch::{Journey, LiveService};
 use crate::wire::{retry_after, status};
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, Result};
@@ -66,7 +66,10 @@ pub(super) async fn send(
         return Ok(());
     }
     ctx.sign(&mut head)?;
-    head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    // RFC 9110, 8.6.
+    if ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status) {
+        head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    }
     // Who asks a gateway that goes down should ask another one next.
     if ctx.refused == Some(Refusal::ShuttingDown.code()) {
         session.set_keepalive(None);

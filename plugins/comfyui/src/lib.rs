@@ -5,7 +5,7 @@
 //! followed on one event socket.
 //!
 //! - [`Comfyui`]: the kind, and [`Config`], its block in the file.
-//! - `answers`: what the gateway answers itself. `socket`, [`clients`]: who is connected. `files`: what is kept as files.
+//! - `answers`: what the gateway answers itself; `origin`: which pages it answers. `socket`, [`clients`]: who is connected. `files`: what is kept as files.
 //! - `ledger`: the prompts that wait, run and were; `stored`, `entry`: as they are kept; `shown`: as they are shown. `open`: taken
 //!   up after a restart.
 //! - `farm`: what is known of the nodes; `attend`: how it comes to be known; `probe`: whether they are well; `line`: the event
@@ -37,6 +37,7 @@ mod line;
 mod logs;
 mod lookup;
 mod open;
+mod origin;
 mod outputs;
 mod probe;
 mod reply;

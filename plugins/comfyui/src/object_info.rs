@@ -169,6 +169,10 @@ impl ObjectInfo {
     ///
     /// Shapes: `nodes` by name, the one whose front end is shown first.
     pub fn merged(nodes: &[(&str, &ObjectInfo)]) -> (ObjectInfo, Vec<Difference>) {
+        // One alone is shown as it is.
+        if let [(_, info)] = nodes {
+            return ((*info).clone(), Vec::new());
+        }
         let mut all = Object::new();
         let mut differences = Vec::new();
         for (node, info) in nodes {

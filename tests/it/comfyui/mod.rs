@@ -9,6 +9,7 @@ mod history;
 mod outputs;
 mod pages;
 mod parity;
+mod placing;
 mod previews;
 pub(crate) mod prompts;
 mod queue;

@@ -21,7 +21,9 @@ WENT = "the part {} went through"
 # Where a gateway differs, and why it should.
 ON_PURPOSE = {
     "/the events of one who came back within a job/events/0/1/(display_node|prompt_id):": "several jobs may be meant",
-    "/(the events of the same prompt again|the history[^/]*)/.*filename:": "each job has files of its own",
+    "/(the events of [^/]*|the history[^/]*)/.*filename:": "each job has files of its own",
+    "/the events of all that/queue_remaining:": "each that is taken out is told",
+    "/an image, bytes it has not/headers/content-length:": "an answer without a body says so",
     "/(bare|/api): it is there/headers/content-disposition:": "what users keep is saved, not run as a page",
     "/(bare|/api): its folder, in full/body/0/modified:": "newer servers say it in milliseconds",
 }

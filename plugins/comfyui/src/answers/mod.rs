@@ -16,6 +16,7 @@ use crate::files::{Upload, cached};
 use crate::json::{Json, object};
 use crate::kind::Comfyui;
 use crate::logs;
+use crate::origin;
 use crate::reply::{Reply, empty, json, ok};
 use crate::route::{Operation, operation, query};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -43,6 +44,9 @@ pub async fn answer(
     host: &Arc<dyn Host>,
     route: Route,
 ) -> Reply {
+    if origin::is_foreign(request.headers()) {
+        return Ok(empty(StatusCode::FORBIDDEN));
+    }
     let asked = operation(request.method(), request.uri().path());
     kind.ready().await?;
     let path = request.uri().path().to_owned();

@@ -16,7 +16,13 @@ pub(super) fn file(kept: Kept, kind: &str, headers: &HeaderMap) -> Response<Body
     let (etag, changed, length) = (kept.etag(), kept.changed(), kept.length());
     let mut reply = match asked(headers, &etag, changed, length) {
         Asked::Failed => return empty(StatusCode::PRECONDITION_FAILED),
-        Asked::Known => empty(StatusCode::NOT_MODIFIED),
+        Asked::Known => {
+            let mut reply = with(kind, Body::default());
+            *reply.status_mut() = StatusCode::NOT_MODIFIED;
+            set(&mut reply, header::ETAG, &etag);
+            set(&mut reply, header::LAST_MODIFIED, &date(changed));
+            return reply;
+        }
         Asked::All => with(kind, Body::whole(kept.content())),
         Asked::Part(part) => {
             let told = format!("bytes {}-{}/{length}", part.start, part.end - 1);
