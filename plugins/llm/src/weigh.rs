@@ -11,6 +11,10 @@ use tabane_api::{Candidate, EndpointId, Need, Terms, Vitals};
 /// What decides between endpoints of which nobody knows how fast they are, seconds: less than anything that is known.
 const TIE_S: f64 = 1e-3;
 
+/// What it may cost at most to find out whether an endpoint is still as fast as it was, seconds: that is found out with short
+/// requests, and no long prompt waits for it.
+const EXPLORE_MOST_S: f64 = 0.3;
+
 /// What an endpoint lacks that neither the file nor its list of models tells.
 pub(crate) fn lacks(kind: &Llm, need: &Need, at: EndpointId) -> Option<String> {
     let call = need.own.get::<Call>();
@@ -92,7 +96,7 @@ pub(crate) fn terms(
         load_s,
         run_s,
         price_s: learned.price_s * scale,
-        explore_s: learned.explore_s * scale,
+        explore_s: (learned.explore_s * scale).max(-EXPLORE_MOST_S),
     }
 }
 
