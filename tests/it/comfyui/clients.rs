@@ -180,8 +180,8 @@ async fn who_asks_for_one_has_its_turn_after_what_runs_behind_fifty_of_another()
         let before = taken(node).len();
         other.finished(&id).await;
         let place = taken(node).iter().position(|taken| *taken == id);
-        // By a hair, what runs may turn out shorter than was expected: then its owner has had less.
-        assert!(place.unwrap() <= before + 1, "{header}: {place:?} {before}");
+        // What runs may turn out shorter than was expected, and the one after it too: then its owner has had less.
+        assert!(place.unwrap() <= before + 2, "{header}: {place:?} {before}");
         one.post("/queue", &json!({"clear": true})).await;
     }
 }
